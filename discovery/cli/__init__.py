@@ -1,0 +1,1 @@
+"""The `discoveryd` command."""

@@ -1,0 +1,1 @@
+"""The service that decides: pure and synchronous."""

@@ -1,0 +1,1 @@
+"""HTTP, WebSocket, STUN and storage around the pure core."""

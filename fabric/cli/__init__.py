@@ -1,0 +1,1 @@
+"""One file a verb; talks to the control socket of the daemon."""

@@ -1,0 +1,1 @@
+"""The machines: pure and synchronous. Time and randomness come in as arguments."""

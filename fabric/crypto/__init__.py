@@ -1,0 +1,1 @@
+"""libsodium and `cryptography` under our names, without policy."""

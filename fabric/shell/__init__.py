@@ -1,0 +1,1 @@
+"""trio and Linux: everything that touches the world."""
