@@ -1,0 +1,34 @@
+"""What an operator or a test may tune in the core, each with the reason for its default. Times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fabric.crypto.aead import Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    suites: tuple[Suite, ...] = (Suite.CHACHA20_POLY1305,)
+    """In order of preference; the daemon puts AES-256-GCM first where the CPU has it."""
+
+    keepalive_s: float = 7.0
+    """A silent primary is probed this often: well inside the shortest UDP mappings seen (30 s, see RFC 4787 REQ-5)."""
+
+    rekey_after_s: float = 120.0
+    """WireGuard's bound: how much traffic one traffic key covers in time."""
+
+    session_life_s: float = 180.0
+    """Without a re-key the session ends; room for a minute of failed attempts."""
+
+    straggler_s: float = 10.0
+    """How long replaced keys open what was still on its way."""
+
+    rekey_after_records: int = 2**30
+    path_mtu: int = 1500
+    """Underlay MTU that the outer packets are made for."""
+
+    intent_life_s: float = 30 * 86400.0
+    offer_life_s: float = 300.0
+    stun_interval_s: float = 20.0
+    """Keeps the reflexive mapping that offers speak of alive, and notices when it moves."""

@@ -1,0 +1,78 @@
+"""An offer: where its sender may be reached, and what opens its gate to the one it is for.
+
+A MessagePack array, so that a full offer stays below 1,024 bytes and travels in one record or envelope:
+
+    [created ms, gate index u32, gate share 32 bytes, reply wanted, [[kind, transport, packed IP, port], ...]]
+
+It is always sealed: inside a session, or in an envelope to the recipient's offer key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
+
+from fabric.errors import DecodeError
+from fabric.wire.address import Address, Candidate, CandidateKind, Transport
+
+MAX_CANDIDATES = 24
+"""More addresses than any sane host has; each one costs the peer probes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """`created_ms` orders the offers of one sender; `reply_wanted` asks for the recipient's own offer."""
+
+    created_ms: int
+    gate_index: int
+    gate_share: bytes = field(repr=False)
+    reply_wanted: bool
+    candidates: tuple[Candidate, ...]
+
+
+class _WireCandidate(msgspec.Struct, frozen=True, array_like=True):
+    kind: CandidateKind
+    transport: Transport
+    ip: Annotated[bytes, msgspec.Meta(min_length=4, max_length=16)]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class _WireOffer(msgspec.Struct, frozen=True, array_like=True):
+    created_ms: Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+    gate_index: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    gate_share: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    reply_wanted: bool
+    candidates: Annotated[list[_WireCandidate], msgspec.Meta(max_length=MAX_CANDIDATES)]
+
+
+_decoder = msgspec.msgpack.Decoder(_WireOffer)
+
+
+def encode_offer(offer: Offer) -> bytes:
+    """Candidates beyond `MAX_CANDIDATES` are left out, so put the best first."""
+    wire = [
+        _WireCandidate(c.kind, c.address.transport, ipaddress.ip_address(c.address.ip).packed, c.address.port)
+        for c in offer.candidates[:MAX_CANDIDATES]
+    ]
+    return msgspec.msgpack.encode(
+        _WireOffer(offer.created_ms, offer.gate_index, offer.gate_share, offer.reply_wanted, wire)
+    )
+
+
+def decode_offer(data: bytes) -> Offer:
+    """Raises `DecodeError` and nothing else."""
+    try:
+        wire = _decoder.decode(data)
+        candidates = tuple(_candidate(c) for c in wire.candidates)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise DecodeError(str(error)) from None
+    return Offer(wire.created_ms, wire.gate_index, wire.gate_share, wire.reply_wanted, candidates)
+
+
+def _candidate(wire: _WireCandidate) -> Candidate:
+    """Raises `ValueError` for an IP of a length between 4 and 16."""
+    ip = ipaddress.ip_address(wire.ip)
+    return Candidate(wire.kind, Address(str(ip), wire.port, wire.transport))

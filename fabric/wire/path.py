@@ -1,0 +1,153 @@
+"""Small messages that find, keep and end paths: gated before a session, sealed inside one.
+
+Gated bodies (first byte is the kind; a PIECE of a handshake message, kind 4, is in `handshake`):
+
+    PROBE        1 | time u64 ms | token 16 | zero 20       padded: a probe is never shorter than its reply
+    PROBE_REPLY  2 | token 16 | address of the prober as seen here
+    CALL         3 | time u64 ms | token 16                 asks the client of the pair for a HELLO
+
+Inside a sealed record of kind CONTROL:
+
+    PROBE        1 | token 16 | zero 20
+    PROBE_REPLY  2 | token 16 | address of the prober as seen here
+    CLOSE        3 | reason u8
+    OFFER        4 | offer (see `offer`)                    the sender's candidates have changed
+
+Bytes behind the last field are ignored. Decoders raise `DecodeError` only.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from fabric.errors import DecodeError
+from fabric.wire.address import Address, decode_address, encode_address
+from fabric.wire.codec import Reader
+
+TOKEN_BYTES = 16
+MAX_OFFER_BYTES = 1024
+_PADDING = bytes(20)
+
+
+class GatedKind(enum.IntEnum):
+    PROBE = 1
+    PROBE_REPLY = 2
+    CALL = 3
+    PIECE = 4
+
+
+class ControlKind(enum.IntEnum):
+    PROBE = 1
+    PROBE_REPLY = 2
+    CLOSE = 3
+    OFFER = 4
+
+
+class CloseReason(enum.IntEnum):
+    """Why a session ends. A reason from a later version reads as `STOPPED`: the session has ended all the same."""
+
+    WITHDRAWN = 1
+    STOPPED = 2
+    CERTIFICATE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class GatedProbe:
+    unix_ms: int
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    unix_ms: int
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReply:
+    token: bytes
+    observed: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    reason: CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class OfferUpdate:
+    offer: bytes
+
+
+GatedMessage = GatedProbe | ProbeReply | Call
+ControlMessage = Probe | ProbeReply | Close | OfferUpdate
+
+
+def encode_gated_message(message: GatedMessage) -> bytes:
+    match message:
+        case GatedProbe(unix_ms, token):
+            return bytes((GatedKind.PROBE,)) + unix_ms.to_bytes(8) + token + _PADDING
+        case ProbeReply(token, observed):
+            return bytes((GatedKind.PROBE_REPLY,)) + token + encode_address(observed)
+        case Call(unix_ms, token):
+            return bytes((GatedKind.CALL,)) + unix_ms.to_bytes(8) + token
+
+
+def decode_gated_message(body: bytes) -> GatedMessage:
+    """Raises `DecodeError` for unknown kinds, and for a PIECE, which is not decoded here."""
+    reader = Reader(body)
+    match reader.take_u8():
+        case GatedKind.PROBE:
+            probe = GatedProbe(reader.take_u64(), reader.take(TOKEN_BYTES))
+            reader.take(len(_PADDING))
+            return probe
+        case GatedKind.PROBE_REPLY:
+            return ProbeReply(reader.take(TOKEN_BYTES), decode_address(reader))
+        case GatedKind.CALL:
+            return Call(reader.take_u64(), reader.take(TOKEN_BYTES))
+        case kind:
+            raise DecodeError(f"gated kind {kind}")
+
+
+def encode_control(message: ControlMessage) -> bytes:
+    match message:
+        case Probe(token):
+            return bytes((ControlKind.PROBE,)) + token + _PADDING
+        case ProbeReply(token, observed):
+            return bytes((ControlKind.PROBE_REPLY,)) + token + encode_address(observed)
+        case Close(reason):
+            return bytes((ControlKind.CLOSE, reason))
+        case OfferUpdate(offer):
+            return bytes((ControlKind.OFFER,)) + offer
+
+
+def decode_control(payload: bytes) -> ControlMessage:
+    reader = Reader(payload)
+    match reader.take_u8():
+        case ControlKind.PROBE:
+            probe = Probe(reader.take(TOKEN_BYTES))
+            reader.take(len(_PADDING))
+            return probe
+        case ControlKind.PROBE_REPLY:
+            return ProbeReply(reader.take(TOKEN_BYTES), decode_address(reader))
+        case ControlKind.CLOSE:
+            return Close(_close_reason(reader.take_u8()))
+        case ControlKind.OFFER:
+            if reader.remaining > MAX_OFFER_BYTES:
+                raise DecodeError(f"an offer of {reader.remaining} bytes")
+            return OfferUpdate(reader.take_rest())
+        case kind:
+            raise DecodeError(f"control kind {kind}")
+
+
+def _close_reason(value: int) -> CloseReason:
+    try:
+        return CloseReason(value)
+    except ValueError:
+        return CloseReason.STOPPED
