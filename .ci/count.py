@@ -1,0 +1,25 @@
+"""Fails unless the namespace tests ran: a suite that skips what matters must not look green."""
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+FEWEST_NAMESPACE_TESTS = 10  # far fewer than there are; none or a handful means that they did not run
+
+
+def main(report: Path) -> int:
+    """Count the cases of a JUnit report; 0 when enough namespace tests ran and none was skipped."""
+    cases = ElementTree.parse(report).getroot().findall(".//testcase")  # noqa: S314 - our own report
+    namespaces = [case for case in cases if "netns" in case.get("classname", "")]
+    skipped = [case for case in namespaces if case.find("skipped") is not None]
+    ran = len(namespaces) - len(skipped)
+    print(f"{len(cases)} tests, {ran} of them in namespaces, {len(skipped)} of these skipped")
+    if skipped or ran < FEWEST_NAMESPACE_TESTS:
+        names = ", ".join(case.get("name", "?") for case in skipped[:5])
+        print(f"the namespace tests did not all run: {ran} ran, at least {FEWEST_NAMESPACE_TESTS} must; skipped: {names}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

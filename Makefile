@@ -1,0 +1,81 @@
+# make setup    build everything into .venv; the programs land in .venv/bin
+# make demo     two networks' worth of NATs, a service and three hosts on this machine; ARGS=--keep leaves it standing
+# make check    format, lint, types and the quick unit tests: under a minute
+# make test     everything: check, the slow tests and the namespace tests
+# make netns    the namespace tests alone; ARGS="-k lan" picks some
+# make bench    measure beside other tunnels; ARGS=--quick for a short run
+# make install  put the programs under $(PREFIX) and the units under $(UNITS) (root)
+# make clean    remove what the others made
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := setup
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PREFIX ?= /opt/fabric
+UNITS ?= /etc/systemd/system
+ARGS ?=
+
+# Sessions of the suite leave their JUnit report here; .ci/run counts in it.
+REPORT := build/tests.xml
+PYTEST := $(BIN)/python -m pytest
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+# Namespaces are made as root, or by any user inside a user namespace of its own.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net --mount --)
+
+.PHONY: setup demo check test netns bench install clean lint types unit help
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt requirements-dev.txt pyproject.toml
+	@.ci/system-packages setup
+	@[ -x $(BIN)/python ] || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing what requirements-dev.txt pins"
+	@$(PIP) install -r requirements-dev.txt
+	@$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+	@echo "ready: $(BIN)/fabric $(BIN)/fabricd $(BIN)/discoveryd"
+
+demo: setup
+	@.ci/system-packages demo
+	@$(AS_ROOT) $(BIN)/fabric demo $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
+	@$(BIN)/ruff check --quiet .
+
+types: setup
+	@$(BIN)/mypy
+
+unit: setup
+	@$(PYTEST) -q -m "not slow and not netns" tests $(ARGS)
+
+# The three share nothing, so they run side by side and each prints in one piece.
+check: setup
+	@$(MAKE) -j3 --output-sync=target lint types unit
+
+# One run of pytest for all of it, so that its closing lines count everything.
+test: setup
+	@.ci/system-packages test
+	@$(MAKE) -j2 --output-sync=target lint types
+	@mkdir -p build
+	@$(AS_ROOT) $(PYTEST) --junit-xml=$(REPORT) tests netns-tests $(ARGS)
+
+netns: setup
+	@.ci/system-packages test
+	@$(AS_ROOT) $(PYTEST) netns-tests $(ARGS)
+
+bench: setup
+	@.ci/system-packages bench
+	@$(AS_ROOT) $(BIN)/python -m tests.bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@sed -n 's/^# //p;/^SHELL/q' Makefile
