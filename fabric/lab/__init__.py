@@ -1,1 +1,37 @@
-"""Networks made of namespaces on this machine: NAT routers, hosts, a small internet."""
+"""A small internet on one machine: namespaces, routers with real NATs, hosts, and the programs that run on them.
+
+For `fabric demo`, for `netns-tests/` and for measurements. Nothing in here can reach the real network: no namespace
+that a `Lab` makes has a link to the outside, so it may use addresses that belong to others.
+
+    kernel      the five system calls that Python 3.11 lacks
+    namespace   one network namespace: devices, addresses, routes, settings, counters
+    program     one program running inside a namespace
+    nat         the kinds of NAT and firewall, as nftables rules
+    world       `Lab`: the internet, sites behind routers, hosts; and the proof that nothing is left over
+    product     discovery service and endpoints, driven by the words of their command lines only
+"""
+
+from fabric.lab.namespace import Counters, LabError, Namespace
+from fabric.lab.nat import Filtering, Mapping, Nat
+from fabric.lab.product import DiscoveryService, Endpoint
+from fabric.lab.program import Finished, Program
+from fabric.lab.world import Host, Lab, Site, become_able, destroy_lab, why_not
+
+__all__ = [
+    "Counters",
+    "DiscoveryService",
+    "Endpoint",
+    "Filtering",
+    "Finished",
+    "Host",
+    "Lab",
+    "LabError",
+    "Mapping",
+    "Namespace",
+    "Nat",
+    "Program",
+    "Site",
+    "become_able",
+    "destroy_lab",
+    "why_not",
+]

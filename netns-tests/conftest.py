@@ -1,0 +1,32 @@
+"""What every namespace test shares: whether such tests can run here at all, and the laboratory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from fabric.lab import Lab, why_not
+
+REQUIRE = "FABRIC_REQUIRE_NETNS"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips all of it, with the reason, where namespaces are not allowed; $FABRIC_REQUIRE_NETNS=1 fails instead."""
+    for item in items:
+        item.add_marker(pytest.mark.netns)
+    reason = why_not()
+    if reason is None:
+        return
+    if os.environ.get(REQUIRE) == "1":
+        raise pytest.UsageError(f"{REQUIRE}=1, but {reason}")
+    for item in items:
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """An empty internet, for the tests of one file; what is left of it at the end is an error."""
+    with Lab() as made:
+        yield made

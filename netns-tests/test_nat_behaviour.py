@@ -1,0 +1,248 @@
+"""The laboratory's NATs do what their names say, measured with plain sockets after the ideas of RFC 5780.
+
+      site of the kind under test                            two servers, two ports each
+      [inside]----lan [router] wan----( internet )----[server-1] :7001 :7002
+                                             |--------[server-2] :7001 :7002
+
+Each server answers by sending back the source that it saw; on request it sends from the other port instead.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from fabric.lab import Filtering, Host, Lab, Mapping, Nat, Site
+
+PORTS = (7001, 7002)
+QUIET_S = 0.3
+
+
+@dataclass
+class World:
+    lab: Lab
+    servers: tuple[Host, Host]
+    sites: dict[Nat, Site]
+    insides: dict[Nat, Host]
+
+
+@pytest.fixture(scope="module")
+def world(lab: Lab) -> World:
+    public = [lab.site(f"pub{number}", Nat.PUBLIC) for number in (1, 2)]
+    servers = (public[0].host("server-1"), public[1].host("server-2"))
+    sites = {kind: lab.site(kind.name.lower().replace("_", "")[:9], kind) for kind in Nat}
+    insides = {kind: site.host(f"in-{site.name}") for kind, site in sites.items()}
+    return World(lab, servers, sites, insides)
+
+
+def udp(host: Host, port: int = 0) -> socket.socket:
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind((host.ip, port))
+        made.settimeout(QUIET_S)
+        return made
+
+    return host.namespace.inside(make)
+
+
+@pytest.fixture
+def listening(world: World) -> Iterator[dict[tuple[int, int], socket.socket]]:
+    """The servers' sockets, by server and port number."""
+    made = {(index, port): udp(world.servers[index], port) for index in (0, 1) for port in PORTS}
+    yield made
+    for each in made.values():
+        each.close()
+
+
+def seen(inside: socket.socket, server: socket.socket, payload: bytes = b"?") -> tuple[str, int]:
+    """The source address under which the server sees the inside socket."""
+    inside.sendto(payload, server.getsockname())
+    data, source = server.recvfrom(100)
+    assert data == payload
+    return source[0], source[1]
+
+
+def arrives(sender: socket.socket, to: tuple[str, int], receiver: socket.socket) -> bool:
+    sender.sendto(b"knock", to)
+    try:
+        return receiver.recv(100) == b"knock"
+    except TimeoutError:
+        return False
+
+
+UDP_KINDS = [kind for kind in Nat if kind.carries_udp]
+
+
+@pytest.mark.parametrize("kind", UDP_KINDS, ids=lambda kind: kind.name)
+def test_mapping_is_that_of_the_kind(world: World, listening: dict[tuple[int, int], socket.socket], kind: Nat) -> None:
+    host = world.insides[kind]
+    with udp(host) as inside:
+        mappings = [seen(inside, server) for server in listening.values()]
+        own = inside.getsockname()
+    match kind.mapping:
+        case Mapping.NONE:
+            assert set(mappings) == {own}
+        case Mapping.ENDPOINT_INDEPENDENT:
+            assert set(mappings) == {(str(world.sites[kind].wan.ip), own[1])}
+        case Mapping.ENDPOINT_DEPENDENT:
+            assert {address for address, _ in mappings} == {str(world.sites[kind].wan.ip)}
+            assert len(set(mappings)) == len(mappings)
+
+
+@pytest.mark.parametrize("kind", UDP_KINDS, ids=lambda kind: kind.name)
+def test_filtering_is_that_of_the_kind(
+    world: World, listening: dict[tuple[int, int], socket.socket], kind: Nat
+) -> None:
+    with udp(world.insides[kind]) as inside:
+        outside = seen(inside, listening[0, 7001])
+        answered = arrives(listening[0, 7001], outside, inside)
+        other_port = arrives(listening[0, 7002], outside, inside)
+        other_address = arrives(listening[1, 7001], outside, inside)
+    assert answered
+    anyone = kind.filtering in (Filtering.NONE, Filtering.ENDPOINT_INDEPENDENT)
+    assert other_port == (anyone or kind.filtering is Filtering.ADDRESS_DEPENDENT)
+    assert other_address == anyone
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in UDP_KINDS if kind.mapping is Mapping.ENDPOINT_INDEPENDENT], ids=lambda kind: kind.name
+)
+def test_an_early_probe_from_outside_does_not_move_the_mapping(
+    world: World, listening: dict[tuple[int, int], socket.socket], kind: Nat
+) -> None:
+    wan = str(world.sites[kind].wan.ip)
+    with udp(world.insides[kind]) as inside:
+        port = inside.getsockname()[1]
+        assert not arrives(listening[1, 7002], (wan, port), inside)
+        assert seen(inside, listening[1, 7002]) == (wan, port)
+
+
+def test_sequential_symmetric_counts_its_ports_up(
+    world: World, listening: dict[tuple[int, int], socket.socket]
+) -> None:
+    with udp(world.insides[Nat.SEQUENTIAL]) as inside:
+        ports = [seen(inside, server)[1] for server in listening.values()]
+    assert ports == list(range(ports[0], ports[0] + len(ports)))
+
+
+def test_random_symmetric_does_not_count(world: World, listening: dict[tuple[int, int], socket.socket]) -> None:
+    with udp(world.insides[Nat.SYMMETRIC]) as inside:
+        ports = [seen(inside, server)[1] for server in listening.values()]
+    assert any(abs(later - earlier) > 8 for earlier, later in itertools.pairwise(ports))
+
+
+@pytest.mark.parametrize("kind", [Nat.UDP_BLOCKED, Nat.WEB_ONLY], ids=lambda kind: kind.name)
+def test_a_network_that_blocks_udp_lets_none_out(
+    world: World, listening: dict[tuple[int, int], socket.socket], kind: Nat
+) -> None:
+    with udp(world.insides[kind]) as inside:
+        assert not arrives(inside, listening[0, 7001].getsockname(), listening[0, 7001])
+
+
+def connects(host: Host, to: Host, port: int) -> bool:
+    def listen() -> socket.socket:
+        return socket.create_server((to.ip, port))
+
+    def call() -> bool:
+        try:
+            socket.create_connection((to.ip, port), timeout=QUIET_S).close()
+        except TimeoutError:
+            return False
+        return True
+
+    with to.namespace.inside(listen):
+        return host.namespace.inside(call)
+
+
+@pytest.mark.parametrize("kind", list(Nat), ids=lambda kind: kind.name)
+def test_tcp_goes_out_where_the_kind_lets_it(world: World, kind: Nat) -> None:
+    server = world.servers[0]
+    assert connects(world.insides[kind], server, 443)
+    assert connects(world.insides[kind], server, 8080) == (kind is not Nat.WEB_ONLY)
+
+
+def test_private_addresses_lead_nowhere_on_the_internet(world: World) -> None:
+    inside = world.insides[Nat.PORT_RESTRICTED]
+    with udp(world.servers[0]) as outside, udp(inside) as target:
+        assert not arrives(outside, target.getsockname(), target)
+
+
+@pytest.mark.parametrize(
+    "kind", [Nat.FIREWALL, Nat.FULL_CONE, Nat.PORT_RESTRICTED, Nat.CARRIER], ids=lambda kind: kind.name
+)
+def test_a_rebooted_router_has_forgotten_whom_it_let_in(
+    world: World, listening: dict[tuple[int, int], socket.socket], kind: Nat
+) -> None:
+    with udp(world.insides[kind]) as inside:
+        outside = seen(inside, listening[0, 7001])
+        assert arrives(listening[0, 7001], outside, inside)
+        world.sites[kind].reboot()
+        assert not arrives(listening[0, 7001], outside, inside)
+
+
+def test_a_renumbered_router_maps_to_its_new_address(
+    world: World, listening: dict[tuple[int, int], socket.socket]
+) -> None:
+    site = world.lab.site("renumber", Nat.PORT_RESTRICTED)
+    with udp(site.host("in-renumber")) as inside:
+        before = seen(inside, listening[0, 7001])
+        new = str(site.renumber())
+        after = seen(inside, listening[0, 7001])
+    assert before[0] != new
+    assert after == (new, before[1])
+
+
+@pytest.mark.parametrize("kind", [Nat.PORT_RESTRICTED, Nat.FULL_CONE, Nat.CARRIER], ids=lambda kind: kind.name)
+def test_an_idle_mapping_ends_after_its_lifetime(
+    world: World, listening: dict[tuple[int, int], socket.socket], kind: Nat
+) -> None:
+    site = world.lab.site(f"short-{kind.name[:4].lower()}", kind)
+    site.shorten_mappings(1)
+    with udp(site.host(f"in-{site.name}")) as inside:
+        outside = seen(inside, listening[0, 7001])
+        assert arrives(listening[0, 7001], outside, inside)
+        socket_waits(inside, 2.5)
+        assert not arrives(listening[0, 7001], outside, inside)
+        inside.settimeout(QUIET_S)
+        again = seen(inside, listening[0, 7001])
+        assert arrives(listening[0, 7001], again, inside)
+
+
+def socket_waits(quiet: socket.socket, seconds: float) -> None:
+    """Lets real time pass: connection tracking has no clock of ours."""
+    quiet.settimeout(seconds)
+    with pytest.raises(TimeoutError):
+        quiet.recv(100)
+    quiet.settimeout(QUIET_S)
+
+
+def test_two_hosts_behind_one_nat_see_each_other_without_it(world: World) -> None:
+    site = world.lab.site("shared", Nat.PORT_RESTRICTED)
+    first, second = site.host("first"), site.host("second")
+    before = site.wan_counters()
+    with udp(first) as one, udp(second) as other:
+        assert seen(one, other) == one.getsockname()
+    assert site.wan_counters().since(before).bytes == 0
+
+
+def test_a_lossy_internet_loses_about_what_it_was_told_to(
+    world: World, listening: dict[tuple[int, int], socket.socket]
+) -> None:
+    world.lab.lose(300)
+    server = listening[0, 7001]
+    with udp(world.insides[Nat.PUBLIC]) as inside:
+        for _ in range(200):
+            inside.sendto(b"x", server.getsockname())
+        got = 0
+        try:
+            while server.recv(10):
+                got += 1
+        except TimeoutError:
+            pass
+        world.lab.lose(0)
+        assert 100 < got < 180
+        assert arrives(inside, server.getsockname(), server)
