@@ -1,0 +1,79 @@
+"""What a wire does to packets: it delays, loses, doubles, overtakes, and drops what is too long for it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tests.sim.schedule import Schedule
+
+Socket: TypeAlias = tuple[str, int]
+"""IP in canonical text, and port."""
+
+IPV4_UDP_HEADER_BYTES = 28
+IPV6_UDP_HEADER_BYTES = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A UDP datagram on its way. `hops` ends routing loops, as a TTL does."""
+
+    source: Socket
+    destination: Socket
+    payload: bytes
+    hops: int = 16
+
+    @property
+    def ip_bytes(self) -> int:
+        header = IPV6_UDP_HEADER_BYTES if ":" in self.destination[0] else IPV4_UDP_HEADER_BYTES
+        return header + len(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Of one direction of a link. Probabilities are 0 to 1; an overtaken packet arrives `late_s` later."""
+
+    latency_s: float = 0.005
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    duplication: float = 0.0
+    reordering: float = 0.0
+    late_s: float = 0.05
+    mtu: int = 1500
+
+
+WIRE = Quality(latency_s=0.0002)
+"""A cable inside of a house."""
+
+UPLINK = Quality(latency_s=0.010, jitter_s=0.002)
+"""A house's line to its provider."""
+
+
+class Link:
+    """Carries packets into `deliver`. `quality` may be changed at any time; `up` False is a pulled cable."""
+
+    def __init__(self, schedule: Schedule, chance: random.Random, quality: Quality) -> None:
+        self._schedule = schedule
+        self._chance = chance
+        self.quality = quality
+        self.up = True
+        self.lost = 0
+
+    def carry(self, packet: Packet, deliver: Callable[[Packet], None]) -> None:
+        if not self.up or packet.ip_bytes > self.quality.mtu or self._happens(self.quality.loss):
+            self.lost += 1
+            return
+        copies = 2 if self._happens(self.quality.duplication) else 1
+        for _ in range(copies):
+            self._schedule.after(self._delay(), lambda: deliver(packet))
+
+    def _delay(self) -> float:
+        quality = self.quality
+        jitter = self._chance.random() * quality.jitter_s if quality.jitter_s else 0.0
+        late = quality.late_s if self._happens(quality.reordering) else 0.0
+        return quality.latency_s + jitter + late
+
+    def _happens(self, probability: float) -> bool:
+        return probability > 0.0 and self._chance.random() < probability

@@ -1,0 +1,145 @@
+"""Places where a host can stand: what lies between it and the internet."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import random
+from collections.abc import Mapping as ReadMapping
+from dataclasses import dataclass
+
+from tests.sim.link import UPLINK, WIRE, Quality
+from tests.sim.nat import Behaviour, Filtering, FirewallTable, Mapping, NatTable, PortChoice
+from tests.sim.network import Host, Network, Realm, Router
+from tests.sim.schedule import Schedule
+
+
+class Access(enum.Enum):
+    """The kinds that are told apart by who can punch to whom."""
+
+    PUBLIC = "public"
+    FIREWALL = "firewall"
+    FULL_CONE = "full-cone"
+    ADDRESS_RESTRICTED = "address-restricted"
+    PORT_RESTRICTED = "port-restricted"
+    CARRIER = "carrier"
+    SYMMETRIC = "symmetric"
+
+
+NATS: ReadMapping[Access, Behaviour] = {
+    Access.FULL_CONE: Behaviour(filtering=Filtering.ENDPOINT_INDEPENDENT, port_choice=PortChoice.SEQUENTIAL),
+    Access.ADDRESS_RESTRICTED: Behaviour(filtering=Filtering.ADDRESS_DEPENDENT, port_choice=PortChoice.RANDOM),
+    Access.PORT_RESTRICTED: Behaviour(),
+    Access.CARRIER: Behaviour(port_choice=PortChoice.RANDOM),
+    Access.SYMMETRIC: Behaviour(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, port_choice=PortChoice.RANDOM),
+}
+"""What the router next to the internet does, for each kind that has a NAT there."""
+
+HOME_LAN = "192.168.1.0/24"
+"""The range of nearly every house, so most LANs in the world overlap."""
+
+
+@dataclass(slots=True)
+class Place:
+    """A LAN (or the internet itself) and the routers between it and the internet, the innermost first."""
+
+    access: Access
+    realm: Realm
+    routers: tuple[Router, ...]
+    free: list[str]
+    line: Quality
+
+    def seat(self, host: Host) -> None:
+        """Gives the host an address here."""
+        host.join(self.realm, self.free.pop(0), self.line)
+
+    def reboot_routers(self) -> None:
+        for router in self.routers:
+            router.table.forget_all()
+
+    def renumber(self, ip: str) -> None:
+        """Gives the outermost NAT another address, as a provider does at night; its old mappings are gone."""
+        router = self.routers[-1]
+        if not isinstance(router.table, NatTable):
+            raise TypeError(f"{router.name} is no NAT")
+        plug = router.disown(router.table.ip)
+        router.table.ip = ip
+        router.table.forget_all()
+        router.own(ip, plug)
+
+    def degrade(self, quality: Quality) -> None:
+        """Changes the line between the outermost router and the internet, both ways."""
+        for plug in self.routers[-1].own_ips.values():
+            plug.up.quality = plug.down.quality = quality
+
+
+class Atlas:
+    """Makes places, each with public addresses of its own from 198.51.0.0/16 and 2001:db8::/32."""
+
+    def __init__(self, network: Network, schedule: Schedule, chance: random.Random) -> None:
+        self._network = network
+        self._schedule = schedule
+        self._chance = chance
+        self._made = 0
+        self._public = ipaddress.ip_network("198.51.0.0/16").hosts()
+
+    def public_ip(self) -> str:
+        return str(next(self._public))
+
+    def make(
+        self,
+        access: Access,
+        *,
+        lan: str = HOME_LAN,
+        behaviour: Behaviour | None = None,
+        uplink: Quality = UPLINK,
+        behind: Place | None = None,
+    ) -> Place:
+        """Returns a new place; `behaviour` replaces that of the NAT next to the internet, `behind` puts it elsewhere.
+
+        A `CARRIER` place is a port-restricted house in a carrier's realm of its own, unless `behind` names one.
+        """
+        self._made += 1
+        match access:
+            case Access.PUBLIC:
+                ips = [f"{self.public_ip()}/16" for _ in range(8)]
+                return Place(access, self._network.internet, (), ips, uplink)
+            case Access.FIREWALL:
+                return self._walled(uplink)
+            case Access.CARRIER:
+                carrier = behind or self._carrier(behaviour or NATS[access], uplink)
+                return self._house(access, NATS[Access.PORT_RESTRICTED], lan, uplink, carrier)
+            case _:
+                return self._house(access, behaviour or NATS[access], lan, uplink, behind)
+
+    def _house(self, access: Access, behaviour: Behaviour, lan: str, uplink: Quality, behind: Place | None) -> Place:
+        inside = self._network.make_realm(f"lan-{self._made}")
+        outside = behind.realm if behind else self._network.internet
+        ip = behind.free.pop(0).partition("/")[0] if behind else self.public_ip()
+        router = self._nat(ip, behaviour, (inside, outside), uplink)
+        return Place(access, inside, (router, *(behind.routers if behind else ())), _hosts_of(lan), WIRE)
+
+    def _carrier(self, behaviour: Behaviour, uplink: Quality) -> Place:
+        inside = self._network.make_realm(f"carrier-{self._made}")
+        router = self._nat(self.public_ip(), behaviour, (inside, self._network.internet), uplink)
+        return Place(Access.CARRIER, inside, (router,), _hosts_of("10.64.0.0/24"), WIRE)
+
+    def _nat(self, ip: str, behaviour: Behaviour, between: tuple[Realm, Realm], uplink: Quality) -> Router:
+        table = NatTable(ip, behaviour, self._chance)
+        router = self._network.make_router(f"nat-{ip}", table, between, (ip,), uplink)
+        router.hairpin = behaviour.hairpin
+        return router
+
+    def _walled(self, uplink: Quality) -> Place:
+        inside = self._network.make_realm(f"walled-{self._made}")
+        ips = tuple(self.public_ip() for _ in range(8))
+        table = FirewallTable()
+        name = f"firewall-{self._made}"
+        router = self._network.make_router(name, table, (inside, self._network.internet), ips, uplink)
+        return Place(Access.FIREWALL, inside, (router,), [f"{ip}/16" for ip in ips], WIRE)
+
+
+def _hosts_of(cidr: str) -> list[str]:
+    """The first eight host addresses behind the router's own."""
+    network = ipaddress.ip_network(cidr)
+    return [f"{network[number]}/{network.prefixlen}" for number in range(2, 10)]
