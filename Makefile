@@ -23,9 +23,9 @@ ARGS ?=
 # Sessions of the suite leave their JUnit report here; .ci/run counts in it.
 REPORT := build/tests.xml
 PYTEST := $(BIN)/python -m pytest
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 # Namespaces are made as root, or by any user inside a user namespace of its own.
-AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net --mount --)
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,env FABRIC_LAB_UNSHARED=1 unshare -Urnm -- sh -c 'PATH="$$PATH:/usr/sbin:/sbin"; ip link set lo up; exec "$$@"' --)
 
 .PHONY: setup demo check test netns bench install clean lint types unit help
 
@@ -42,7 +42,7 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt pyproject.toml
 
 demo: setup
 	@.ci/system-packages demo
-	@$(AS_ROOT) $(BIN)/fabric demo $(ARGS)
+	@$(BIN)/fabric demo $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }

@@ -1,8 +1,8 @@
 """Fails unless the namespace tests ran: a suite that skips what matters must not look green."""
 
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
 FEWEST_NAMESPACE_TESTS = 10  # far fewer than there are; none or a handful means that they did not run
 
@@ -16,7 +16,9 @@ def main(report: Path) -> int:
     print(f"{len(cases)} tests, {ran} of them in namespaces, {len(skipped)} of these skipped")
     if skipped or ran < FEWEST_NAMESPACE_TESTS:
         names = ", ".join(case.get("name", "?") for case in skipped[:5])
-        print(f"the namespace tests did not all run: {ran} ran, at least {FEWEST_NAMESPACE_TESTS} must; skipped: {names}")
+        print(
+            f"the namespace tests did not all run: {ran} ran, at least {FEWEST_NAMESPACE_TESTS} must; skipped: {names}"
+        )
         return 1
     return 0
 
