@@ -65,6 +65,10 @@ class Reassembly:
     def __init__(self) -> None:
         self._unfinished: dict[MessageKind, _Unfinished] = {}
 
+    def __len__(self) -> int:
+        """How many bytes of messages are held."""
+        return sum(len(content) for held in self._unfinished.values() for content in held.contents.values())
+
     def add(self, piece: Piece, now: Instant) -> bytes | None:
         """Returns the message that `piece` completes, or None.
 
