@@ -1,0 +1,55 @@
+"""The discovery service's TLS certificate, under the same root as the endpoints' but never to be taken for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from fabric.identity.fault import CertificateFaultError, Fault
+from fabric.identity.x509_form import Form, alternative_names, require_leaf
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCertificate:
+    """What a service certificate says. `hosts` are DNS names and IP addresses as text; times are unix seconds."""
+
+    der: bytes = field(repr=False)
+    hosts: tuple[str, ...]
+    public_key: bytes
+    serial: int
+    not_before: float
+    not_after: float
+
+
+def service_certificate_of(form: Form) -> ServiceCertificate:
+    """Raises `CertificateFaultError` unless the form is a service's."""
+    require_leaf(form, ExtendedKeyUsageOID.SERVER_AUTH)
+    return ServiceCertificate(
+        der=form.der,
+        hosts=tuple(_host(entry) for entry in alternative_names(form)),
+        public_key=form.public_key,
+        serial=form.serial,
+        not_before=form.not_before,
+        not_after=form.not_after,
+    )
+
+
+def canonical_host(text: str) -> str:
+    """Returns an IP address in its canonical form and a DNS name in lower case, so that equal hosts compare equal."""
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        return text.rstrip(".").lower()
+
+
+def _host(entry: x509.GeneralName) -> str:
+    match entry:
+        case x509.DNSName(value=name):
+            return canonical_host(name)
+        case x509.IPAddress(value=IPv4Address() | IPv6Address() as address):
+            return str(address)
+        case _:
+            raise CertificateFaultError(Fault.PROFILE, "an alternative name of another kind")
