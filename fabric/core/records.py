@@ -11,11 +11,13 @@ class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One atomic record. Bytes from other parties are kept as they were received, and verified again when read.
 
     `gate_index` and `gate_share` are what was drawn here for the peer; they stay the same until it is removed.
+    `removed` marks a wish that ended while the service, which is still to be told, was out of reach.
     `offered_ms` and `bundle_serial` only grow.
     """
 
     name: str
     enabled: bool = True
+    removed: bool = False
     fingerprint: str | None = None
     pinned_key: bytes | None = None
     gate_index: int | None = None

@@ -41,7 +41,7 @@ class _WireCandidate(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _WireOffer(msgspec.Struct, frozen=True, array_like=True):
-    created_ms: Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+    created_ms: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     gate_index: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
     gate_share: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     reply_wanted: bool

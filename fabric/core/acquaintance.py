@@ -1,0 +1,229 @@
+"""What is known of one peer by paper: the wish, the pin, its introduction, both gates, both offers.
+
+Papers come by way of the service, which may lie: every one is verified here, against the authority, the pinned
+key, and the own name, before anything of it is believed. Every change makes a new record to store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from fabric.core.gate import gate_key
+from fabric.core.identity import Identity
+from fabric.core.machine import Calendar, Draw, Instant
+from fabric.core.records import PeerRecord
+from fabric.errors import AuthenticationError, CertificateError, DecodeError
+from fabric.identity.bundle import KeyBundle, open_bundle
+from fabric.identity.certificate import Certificate, decode_certificate
+from fabric.identity.envelope import EnvelopeKind, open_envelope, seal_envelope
+from fabric.identity.intent import Intent, open_intent, sign_intent
+from fabric.wire.address import Address, Candidate
+from fabric.wire.offer import Offer, decode_offer, encode_offer
+from fabric.wire.rendezvous import Introduction, SendOffer, StateIntent
+
+GATE_SHARE_BYTES = 32
+ENVELOPE_ID_BYTES = 16
+MAX_CLOCK_SKEW_S = 300.0
+"""As far as two clocks may be apart (protocol.md section 4)."""
+
+
+class Acquaintance:
+    """`check_address` raises `CertificateError` where an address of the certificate belongs to somebody else."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        record: PeerRecord,
+        calendar: Calendar,
+        draw: Draw,
+        check_address: Callable[[Certificate], None],
+    ) -> None:
+        self._identity = identity
+        self._calendar = calendar
+        self._draw = draw
+        self._check_address = check_address
+        self._stored = record
+        self.record = record
+        self.certificate: Certificate | None = None
+        self.offer: Offer | None = None
+        self.bundle: KeyBundle | None = None
+        self.gate_out = b""
+        self.gate_in = b""
+        self._restore(record)
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    def take_changed_record(self) -> PeerRecord | None:
+        """Returns the record where it differs from the one that was last taken."""
+        if self.record == self._stored:
+            return None
+        self._stored = self.record
+        return self.record
+
+    def check(self, certificate: bytes, now: Instant) -> Certificate:
+        """Chain, life, revocation, expected name, key continuity, the pinned fingerprint, and foreign addresses.
+
+        Raises `CertificateError`.
+        """
+        checked = self._identity.trust.check(
+            certificate, name=self.name, unix=self._calendar.unix(now), pinned_key=self.record.pinned_key
+        )
+        if self.record.fingerprint is not None and checked.fingerprint != self.record.fingerprint:
+            raise CertificateError(f"the key of {self.name} is not the one whose fingerprint was given")
+        self._check_address(checked)
+        return checked
+
+    def state_intent(self, life_s: float, now: Instant) -> StateIntent:
+        unix = self._calendar.unix(now)
+        intent = Intent(
+            network=self._identity.network,
+            sender=self._identity.name,
+            recipient=self.name,
+            created=unix,
+            not_before=unix,
+            expires=unix + life_s,
+            options={},
+        )
+        return StateIntent(sign_intent(self._identity.signer, intent))
+
+    def introduce_untrusted(self, introduction: Introduction, now: Instant) -> None:
+        """Believes an introduction after verifying all of it. Raises `AuthenticationError` or `DecodeError`."""
+        certificate = self.check(introduction.certificate, now)
+        self._check_intent(open_intent(introduction.intent, certificate.public_key), now)
+        bundle = open_bundle(introduction.bundle, certificate.public_key)
+        if bundle.name != self.name or bundle.serial < self.record.bundle_serial:
+            raise AuthenticationError("the key bundle is another's, or older than one seen before")
+        self.certificate = certificate
+        self.bundle = bundle
+        self._change(
+            certificate=introduction.certificate,
+            intent=introduction.intent,
+            bundle=introduction.bundle,
+            bundle_serial=bundle.serial,
+        )
+        self._open_gate()
+
+    def forget_introduction(self) -> None:
+        """The other no longer wishes to meet: its gate and papers go. The pin stays, and what only grows."""
+        self.certificate = self.bundle = self.offer = None
+        self.gate_in = self.gate_out = b""
+        self._change(
+            certificate=None, intent=None, bundle=None, offer=None, gate_index=None, gate_share=None, last_address=None
+        )
+
+    def pin(self, certificate: Certificate) -> None:
+        """The peer has proven itself in a handshake: this is its key from now on."""
+        self.certificate = certificate
+        self._change(pinned_key=certificate.public_key, certificate=certificate.der)
+
+    def remember_address(self, address: Address) -> None:
+        self._change(last_address=(address.ip, address.port))
+
+    def set_enabled(self, enabled: bool) -> None:
+        self._change(enabled=enabled)
+
+    def set_fingerprint(self, fingerprint: str) -> None:
+        self._change(fingerprint=fingerprint)
+
+    def make_offer(self, candidates: tuple[Candidate, ...], *, reply_wanted: bool, now: Instant) -> bytes:
+        """Returns an encoded offer, newer than every one before it. Only after an introduction."""
+        created_ms = max(int(self._calendar.unix(now) * 1000), self.record.offered_ms + 1)
+        self._change(offered_ms=created_ms)
+        index, share = self.record.gate_index, self.record.gate_share
+        if index is None or share is None:
+            raise AuthenticationError(f"{self.name} has not been introduced")
+        return encode_offer(Offer(created_ms, index, share, reply_wanted, candidates))
+
+    def seal_offer(self, offer: bytes, life_s: float, now: Instant) -> SendOffer | None:
+        """Returns the offer in an envelope, or None where no key of the peer is known to seal it to."""
+        if self.bundle is None or self.bundle.offer_expires < self._calendar.unix(now):
+            return None
+        envelope = seal_envelope(
+            self._identity.signer,
+            network=self._identity.network,
+            recipient=self.name,
+            kind=EnvelopeKind.OFFER,
+            id16=self._draw(ENVELOPE_ID_BYTES),
+            created=self._calendar.unix(now),
+            life_s=life_s,
+            bundle_serial=self.bundle.serial,
+            recipient_key=self.bundle.offer_key,
+            payload=offer,
+        )
+        return SendOffer(self.name, envelope)
+
+    def open_offer_untrusted(self, data: bytes, now: Instant) -> Offer | None:
+        """Returns the offer inside, or None where it is not newer than the last.
+
+        Raises `AuthenticationError` or `DecodeError` for what is not from this peer, or not for us.
+        """
+        if self.certificate is None:
+            raise AuthenticationError(f"{self.name} has not been introduced")
+        for secrets in self._identity.secrets:
+            try:
+                envelope = open_envelope(
+                    data,
+                    sender_key=self.certificate.public_key,
+                    network=self._identity.network,
+                    recipient=self._identity.name,
+                    sealing_pair=secrets.offer,
+                )
+            except AuthenticationError:
+                continue
+            if envelope.kind is not EnvelopeKind.OFFER or envelope.created + envelope.life_s < self._calendar.unix(now):
+                raise AuthenticationError("an envelope of another kind, or past its life")
+            return self.accept_offer(envelope.payload)
+        raise AuthenticationError("an envelope that no key of ours opens")
+
+    def accept_offer(self, data: bytes) -> Offer | None:
+        """Takes an authenticated offer; None where it is not newer than the last one. Raises `DecodeError`."""
+        offer = decode_offer(data)
+        if self.offer is not None and offer.created_ms <= self.offer.created_ms:
+            return None
+        self.offer = offer
+        self._change(offer=data)
+        self._open_gate()
+        return offer
+
+    def _restore(self, record: PeerRecord) -> None:
+        """Papers that no longer decode are as good as none: the service brings new ones."""
+        try:
+            if record.certificate is not None and record.gate_share is not None:
+                self.certificate = decode_certificate(record.certificate)
+                if record.bundle is not None:
+                    self.bundle = open_bundle(record.bundle, self.certificate.public_key)
+            if record.offer is not None:
+                self.offer = decode_offer(record.offer)
+        except (AuthenticationError, DecodeError):
+            self.certificate = self.bundle = self.offer = None
+        self._open_gate()
+
+    def _open_gate(self) -> None:
+        if self.certificate is None:
+            return
+        if self.record.gate_index is None:
+            self._change(gate_index=int.from_bytes(self._draw(4)), gate_share=self._draw(GATE_SHARE_BYTES))
+        me, network = self._identity.name, self._identity.network
+        share = self.record.gate_share
+        if share is not None:
+            self.gate_in = gate_key(share, network, self.name, me)
+        if self.offer is not None:
+            self.gate_out = gate_key(self.offer.gate_share, network, me, self.name)
+
+    def _check_intent(self, intent: Intent, now: Instant) -> None:
+        unix = self._calendar.unix(now)
+        if (intent.network, intent.sender, intent.recipient) != (
+            self._identity.network,
+            self.name,
+            self._identity.name,
+        ):
+            raise AuthenticationError("the intent is between others")
+        if not intent.not_before - MAX_CLOCK_SKEW_S <= unix < intent.expires:
+            raise AuthenticationError("the intent is not in its life")
+
+    def _change(self, **fields: object) -> None:
+        self.record = msgspec.structs.replace(self.record, **fields)

@@ -1,0 +1,417 @@
+"""The endpoint as one machine: its peers, its channel to the service, its own addresses and its certificate.
+
+Composes children and passes on; what one peer's news means for another peer is the only thing decided here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from fabric.core.credentials import Credentials
+from fabric.core.events import (
+    Event,
+    ForgetRecord,
+    RevocationsReplaced,
+    ServiceAccepted,
+    ServiceRefused,
+    ServiceRejected,
+    StoreRecord,
+    StunNames,
+)
+from fabric.core.identity import Identity
+from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
+from fabric.core.peer import Peer, Surroundings
+from fabric.core.records import PeerRecord
+from fabric.core.reflexive import Reflexive
+from fabric.core.rendezvous import Channel
+from fabric.core.settings import Settings
+from fabric.core.status import PeerStatus
+from fabric.dataplane.contract import Control, Lane, Traffic
+from fabric.errors import AuthenticationError, CertificateError, DecodeError
+from fabric.identity.bundle import BundleSecrets
+from fabric.identity.certificate import Certificate
+from fabric.wire.address import Address, Candidate, CandidateKind
+from fabric.wire.datagram import DatagramKind, classify, decode_gated
+from fabric.wire.path import CloseReason
+from fabric.wire.rendezvous import (
+    DeliverOffer,
+    IntentNoted,
+    Introduction,
+    PublishBundle,
+    Refused,
+    Renew,
+    Renewed,
+    Revocations,
+    ToEndpoint,
+    ToService,
+    Welcome,
+    WithdrawIntent,
+    Withdrawn,
+)
+
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+
+class Node:
+    """Time and randomness come in; events, transmits and messages to the service are polled, in this order.
+
+    `counters` counts what hostile or mistaken input was dropped, by reason; nothing else changes by it.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        lane: Lane,
+        calendar: Calendar,
+        draw: Draw,
+        settings: Settings,
+        records: Sequence[PeerRecord],
+        now: Instant,
+    ) -> None:
+        self._identity = identity
+        self._calendar = calendar
+        self._draw = draw
+        self._settings = settings
+        self._started_unix = calendar.unix(now)
+        self._reflexive = Reflexive(draw, settings.stun_interval_s)
+        self._channel = Channel(identity, draw)
+        self._credentials = Credentials(identity, calendar, now)
+        self._around = Surroundings(identity, lane, calendar, draw, settings, self._allocate_index, self._check_address)
+        self._interfaces: tuple[Interface, ...] = ()
+        self._port = 0
+        self._peers: dict[str, Peer] = {}
+        self._gates: dict[int, Peer] = {}
+        self._removed: set[str] = set()
+        self._events: deque[Event] = deque()
+        self._transmits: deque[Transmit] = deque()
+        self._messages: deque[ToService] = deque()
+        self.counters: Counter[str] = Counter()
+        self._restore(records, now)
+        self._settle()
+
+    @property
+    def is_service_up(self) -> bool:
+        return self._channel.is_up
+
+    # the network
+
+    def handle_datagram(self, source: Address, payload: bytes, now: Instant) -> None:
+        """Takes every datagram that the lane left: gated ones of peers and STUN answers, and hostile ones."""
+        try:
+            match classify(payload):
+                case DatagramKind.GATED:
+                    self._handle_gated_untrusted(source, payload, now)
+                case DatagramKind.STUN:
+                    if self._reflexive.handle_datagram_untrusted(source, payload, now):
+                        self._spread_candidates(moved=False, now=now)
+                        self._settle()
+                case _:
+                    self.counters["unknown_datagram"] += 1
+        except DecodeError:
+            self.counters["malformed_datagram"] += 1
+        except AuthenticationError:
+            self.counters["unauthentic_datagram"] += 1
+        self._settle_own()
+
+    def handle_control(self, control: Control, now: Instant) -> None:
+        peer = self._peers.get(control.peer)
+        if peer is None:
+            return
+        try:
+            peer.handle_control_untrusted(control, now)
+        except DecodeError:
+            self.counters["malformed_control"] += 1
+        self._settle_peer(peer)
+
+    def handle_traffic(self, traffic: Sequence[Traffic], now: Instant) -> None:
+        for report in traffic:
+            peer = self._peers.get(report.peer)
+            if peer is not None:
+                peer.handle_traffic(report, now)
+                self._settle_peer(peer)
+
+    def handle_interfaces(self, interfaces: Sequence[Interface], port: int, now: Instant) -> None:
+        """`interfaces` are the underlay's addresses with their networks; `port` is that of the UDP sockets."""
+        interfaces = tuple(sorted(set(interfaces), key=lambda i: (i.version, i)))
+        if (interfaces, port) == (self._interfaces, self._port):
+            return
+        self._interfaces, self._port = interfaces, port
+        self._reflexive.handle_moved(now)
+        self._spread_candidates(moved=True, now=now)
+        self._settle()
+
+    def handle_stun_servers(self, addresses: Sequence[Address], now: Instant) -> None:
+        self._reflexive.handle_servers(addresses, now)
+        self._reflexive.handle_timeout(now)
+        self._settle()
+
+    # the service
+
+    def handle_service_connected(self, tls_certificate: bytes, _now: Instant) -> None:
+        """A channel is open over TLS with this certificate, which the shell has verified against the authority."""
+        self._channel.handle_connected(tls_certificate)
+        self._settle()
+
+    def handle_service_lost(self, now: Instant) -> None:
+        was_up = self._channel.is_up
+        self._channel.handle_lost()
+        self._messages.clear()
+        if was_up:
+            for peer in list(self._peers.values()):
+                peer.handle_service(up=False, now=now)
+        self._settle()
+
+    def handle_service_message(self, message: ToEndpoint, now: Instant) -> None:
+        """What the service says is believed only as far as the two ends signed it."""
+        try:
+            accepted = self._channel.handle_message_untrusted(message)
+        except AuthenticationError as error:
+            self._channel.handle_lost()
+            self._events.append(ServiceRejected(str(error)))
+            return
+        try:
+            if accepted is not None:
+                self._handle_said_untrusted(accepted, now)
+        except (DecodeError, AuthenticationError):
+            self.counters["unauthentic_message"] += 1
+        self._settle()
+
+    # the operator and the shell
+
+    def add(self, peer: str, fingerprint: str | None, now: Instant) -> None:
+        """States the wish to meet `peer` (a full name); known already: only the fingerprint may change."""
+        self._removed.discard(peer)
+        known = self._peers.get(peer)
+        if known is None and peer != self._identity.name:
+            self._admit(PeerRecord(name=peer, fingerprint=fingerprint), since_unix=0.0, now=now)
+        elif known is not None and fingerprint is not None:
+            known.set_fingerprint(fingerprint, now)
+        self._settle()
+
+    def remove(self, peer: str, now: Instant) -> bool:
+        """Ends it at once on both sides and forgets all about the peer. False where there is no such peer."""
+        known = self._peers.pop(peer, None)
+        if known is None:
+            return False
+        known.close(CloseReason.WITHDRAWN, now)
+        self._take_from(known)
+        self._gates = {index: p for index, p in self._gates.items() if p is not known}
+        self._withdraw(peer)
+        self._settle()
+        return True
+
+    def enable(self, peer: str, now: Instant) -> bool:
+        return self._set_enabled(peer, enabled=True, now=now)
+
+    def disable(self, peer: str, now: Instant) -> bool:
+        return self._set_enabled(peer, enabled=False, now=now)
+
+    def ping(self, peer: str, token: int, now: Instant) -> bool:
+        """Answered by a `Pong` with `token`; False where the peer is not connected."""
+        known = self._peers.get(peer)
+        sent = known is not None and known.ping(token, now)
+        self._settle()
+        return sent
+
+    def request_renewal(self, request: bytes, _now: Instant) -> None:
+        """`request` is a PKCS#10 over the own key; the answer to `RenewalDue`."""
+        self._channel.say(Renew(request))
+        self._settle()
+
+    def replace_bundle(self, bundle: bytes, secrets: BundleSecrets, now: Instant) -> None:
+        """Takes a new key bundle into use; the shell has made it durable. The answer to `BundleDue`."""
+        self._credentials.replace_bundle(bundle, secrets, now)
+        self._channel.say(PublishBundle(bundle))
+        self._settle()
+
+    def handle_clock_set(self, offset: float, now: Instant) -> None:
+        """The wall clock was set: every life that it measures is looked at again."""
+        self._calendar.offset = offset
+        self._credentials.handle_clock_set(now)
+        for peer in self._peers.values():
+            peer.handle_trust_changed(now)
+        self._settle()
+
+    def close(self, now: Instant) -> None:
+        """The daemon stops: peers are told, so that they need not find out."""
+        for peer in self._peers.values():
+            peer.close(CloseReason.STOPPED, now)
+        self._settle()
+
+    def handle_timeout(self, now: Instant) -> None:
+        if self._reflexive.handle_timeout(now):
+            self._spread_candidates(moved=False, now=now)
+        self._credentials.handle_timeout(now, is_service_up=self._channel.is_up)
+        for peer in list(self._peers.values()):
+            due = peer.next_timeout()
+            if due is not None and due <= now:
+                peer.handle_timeout(now)
+        self._settle()
+
+    # what the driver takes out
+
+    def next_timeout(self) -> Instant | None:
+        children = (self._reflexive, self._credentials, *self._peers.values())
+        return min((at for at in (child.next_timeout() for child in children) if at is not None), default=None)
+
+    def poll_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    def poll_transmit(self) -> Transmit | None:
+        return self._transmits.popleft() if self._transmits else None
+
+    def poll_message(self) -> ToService | None:
+        return self._messages.popleft() if self._messages else None
+
+    def status(self, now: Instant) -> tuple[PeerStatus, ...]:
+        return tuple(self._peers[name].status(now) for name in sorted(self._peers))
+
+    # inside
+
+    def _restore(self, records: Sequence[PeerRecord], now: Instant) -> None:
+        for record in records:
+            if record.removed:
+                self._removed.add(record.name)
+            else:
+                self._admit(record, since_unix=self._started_unix, now=now)
+
+    def _admit(self, record: PeerRecord, *, since_unix: float, now: Instant) -> None:
+        peer = self._peers[record.name] = Peer(self._around, record, since_unix)
+        self._events.append(StoreRecord(record))
+        peer.handle_local(self._candidates(), self._networks(), moved=False, now=now)
+        peer.handle_service(up=self._channel.is_up, now=now)
+        peer.start(now)
+
+    def _handle_gated_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
+        gated = decode_gated(payload)
+        peer = self._gates.get(gated.gate_index)
+        if peer is None:
+            self.counters["unknown_gate"] += 1
+            return
+        try:
+            peer.handle_gated_untrusted(source, gated, now)
+        finally:
+            self._settle_peer(peer)
+
+    def _handle_said_untrusted(self, message: ToEndpoint, now: Instant) -> None:
+        match message:
+            case Welcome():
+                self._handle_welcome(message, now)
+            case Introduction(peer=name) if name in self._peers:
+                self._peers[name].handle_introduction_untrusted(message, now)
+            case Withdrawn(peer=name) if name in self._peers:
+                self._peers[name].handle_withdrawn(now)
+            case DeliverOffer(sender=name, envelope=envelope) if name in self._peers:
+                self._peers[name].handle_envelope_untrusted(envelope, now)
+            case Revocations(crl=crl):
+                self._handle_revocations_untrusted(crl, now)
+            case Renewed(certificate=certificate):
+                self._handle_renewed_untrusted(certificate, now)
+            case Refused(regarding=regarding, why=why):
+                self._events.append(ServiceRefused(regarding, why))
+            case IntentNoted():
+                pass
+            case _:
+                self.counters["unexpected_message"] += 1
+
+    def _handle_welcome(self, welcome: Welcome, now: Instant) -> None:
+        self._events.append(ServiceAccepted(welcome.unix_time))
+        self._events.append(StunNames(welcome.stun))
+        self._credentials.handle_clock_set(now)
+        if self._identity.bundle is not None:
+            self._channel.say(PublishBundle(self._identity.bundle))
+        for name in sorted(self._removed):
+            self._withdraw(name)
+        for peer in list(self._peers.values()):
+            peer.handle_service(up=True, now=now)
+        self._handle_revocations_untrusted(welcome.revocations, now)
+
+    def _handle_revocations_untrusted(self, crl: bytes, now: Instant) -> None:
+        if not crl or not self._identity.trust.update_revocations(crl):
+            return
+        self._events.append(RevocationsReplaced(crl))
+        for peer in self._peers.values():
+            peer.handle_trust_changed(now)
+
+    def _handle_renewed_untrusted(self, certificate: bytes, now: Instant) -> None:
+        if self._credentials.handle_renewed_untrusted(certificate, now):
+            for peer in self._peers.values():
+                peer.handle_own_certificate(now)
+
+    def _set_enabled(self, peer: str, *, enabled: bool, now: Instant) -> bool:
+        known = self._peers.get(peer)
+        if known is not None:
+            known.set_enabled(enabled, now)
+        self._settle()
+        return known is not None
+
+    def _withdraw(self, peer: str) -> None:
+        """Tells the service; where it is out of reach, a mark stays on stable storage until it can be told."""
+        if self._channel.say(WithdrawIntent(peer)):
+            self._removed.discard(peer)
+            self._events.append(ForgetRecord(peer))
+        else:
+            self._removed.add(peer)
+            self._events.append(StoreRecord(PeerRecord(name=peer, enabled=False, removed=True)))
+
+    def _candidates(self) -> tuple[Candidate, ...]:
+        if not self._port:
+            return ()
+        hosts = [Address(str(i.ip), self._port) for i in self._interfaces]
+        found = [Candidate(CandidateKind.HOST, address) for address in hosts]
+        found += [
+            Candidate(CandidateKind.REFLEXIVE, address) for address in self._reflexive.addresses if address not in hosts
+        ]
+        return tuple(found)
+
+    def _networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        return tuple(interface.network for interface in self._interfaces)
+
+    def _spread_candidates(self, *, moved: bool, now: Instant) -> None:
+        for peer in self._peers.values():
+            peer.handle_local(self._candidates(), self._networks(), moved=moved, now=now)
+
+    def _allocate_index(self) -> int:
+        """Returns a random index (so that nothing can be told from it) that no session of this node uses."""
+        while True:
+            index = int.from_bytes(self._draw(4))
+            if not any(peer.holds(index) for peer in self._peers.values()):
+                return index
+
+    def _check_address(self, certificate: Certificate) -> None:
+        """An address belongs to one name: a certificate that claims another's is refused (protocol.md section 9)."""
+        claimed = set(certificate.addresses)
+        others = {p.name: p.papers.certificate for p in self._peers.values() if p.name != certificate.name}
+        others[self._identity.name] = self._identity.certificate
+        for name, other in others.items():
+            if other is not None and not claimed.isdisjoint(other.addresses):
+                raise CertificateError(f"{certificate.name} claims an address of {name}")
+
+    def _settle(self) -> None:
+        self._settle_own()
+        for peer in self._peers.values():
+            self._settle_peer(peer)
+
+    def _settle_own(self) -> None:
+        for message in drain(self._channel.poll_message):
+            self._messages.append(message)
+        for transmit in drain(self._reflexive.poll_transmit):
+            self._transmits.append(transmit)
+        for event in drain(self._credentials.poll_event):
+            self._events.append(event)
+
+    def _settle_peer(self, peer: Peer) -> None:
+        self._take_from(peer)
+        index = peer.gate_index
+        if index is not None and self._gates.get(index) is not peer:
+            self._gates = {i: p for i, p in self._gates.items() if p is not peer}
+            self._gates[index] = peer
+
+    def _take_from(self, peer: Peer) -> None:
+        self._events.extend(drain(peer.poll_event))
+        self._transmits.extend(drain(peer.poll_transmit))
+        for message in drain(peer.poll_message):
+            if self._channel.is_up:
+                self._messages.append(message)

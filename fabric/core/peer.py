@@ -1,0 +1,619 @@
+"""One peer, from the wish to meet it to the frames that flow: papers, paths, handshakes and sessions together.
+
+    disabled <--> pending --introduction--> introduced --offer--> connecting --first record--> connected
+                     ^                          |                     ^                            |
+                     +------- withdrawn --------+                     +---- last path or session lost
+
+The parts know nothing of each other: `PathAgent` finds addresses, `Negotiation` makes keys, `Sessions` steers the
+lane, `Acquaintance` holds the papers. What one of them says means for the others is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fabric.core.account import explain
+from fabric.core.acquaintance import Acquaintance
+from fabric.core.events import Event, PathChanged, PeerChanged, Pong, StoreRecord
+from fabric.core.gateway import Gateway
+from fabric.core.handshake import Party
+from fabric.core.identity import Identity
+from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
+from fabric.core.negotiation import Agreed, FinishRepeated, Negotiation
+from fabric.core.path import Network, PathAgent, PrimaryChanged, ProbeDue
+from fabric.core.records import PeerRecord
+from fabric.core.session import Sessions
+from fabric.core.settings import Settings
+from fabric.core.status import PathStatus, PeerState, PeerStatus
+from fabric.core.timers import Timers
+from fabric.dataplane.contract import Control, Lane, Port, Traffic
+from fabric.errors import CertificateError
+from fabric.identity.certificate import Certificate
+from fabric.wire.address import Address, Candidate, CandidateKind
+from fabric.wire.datagram import Gated
+from fabric.wire.path import (
+    Call,
+    Close,
+    CloseReason,
+    GatedProbe,
+    OfferUpdate,
+    Probe,
+    ProbeReply,
+    decode_control,
+    encode_control,
+)
+from fabric.wire.rendezvous import Introduction, ToService, WithdrawIntent
+
+FIRST_CALL_S = 0.3
+CALL_INTERVAL_S = 1.0
+"""At most one call a second (protocol.md section 5)."""
+
+OFFER_INTERVALS_S = (3.0, 10.0, 30.0, 60.0)
+"""While connecting: a mapping that moved makes the last offer useless, and nobody else will say so."""
+
+REKEY_GRACE_S = 10.0
+"""The server of the pair asks for a re-key only when the client is late by this much."""
+
+OFFER_SPACING_S = 1.0
+"""At most one offer a second goes through the service, whatever happens."""
+
+MAX_PINGS = 64
+IPV4_UDP_BYTES = 28
+IPV6_UDP_BYTES = 48
+
+
+class _Timer(enum.Enum):
+    CALL = enum.auto()
+    OFFER = enum.auto()
+    REKEY = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every peer of a node shares. `check_address` and `allocate_index` see all of them."""
+
+    identity: Identity
+    lane: Lane
+    calendar: Calendar
+    draw: Draw
+    settings: Settings
+    allocate_index: Callable[[], int]
+    check_address: Callable[[Certificate], None]
+
+
+class Peer:
+    """`since_unix` is when this process started, for a record that is older than it; else 0."""
+
+    def __init__(self, around: Surroundings, record: PeerRecord, since_unix: float) -> None:
+        self._around = around
+        self._lane = around.lane
+        self.papers = Acquaintance(around.identity, record, around.calendar, around.draw, around.check_address)
+        self._gateway = Gateway(self.papers, around.calendar, around.draw, since_unix)
+        self._paths = PathAgent(around.draw, around.settings.keepalive_s)
+        self._sessions = Sessions(around.lane, around.settings)
+        self._now: Instant = 0.0
+        self._negotiation = Negotiation(
+            self._party,
+            record.name,
+            lambda der: self.papers.check(der, self._now),
+            around.calendar,
+            around.draw,
+            around.allocate_index,
+        )
+        self._timers: Timers[_Timer] = Timers()
+        self._candidates: tuple[Candidate, ...] = ()
+        self._service_up = False
+        self._suspect = False
+        self._called = False
+        self._rekey_wanted = False
+        self._offers_made = 0
+        self._offered: Instant | None = None
+        self._last_seen: Instant | None = None
+        self._trouble = ""
+        self._pings: dict[bytes, int] = {}
+        self._shown: tuple[PeerState, str] | None = None
+        self._events: deque[Event] = deque()
+        self._transmits: deque[Transmit] = deque()
+        self._messages: deque[ToService] = deque()
+
+    @property
+    def name(self) -> str:
+        return self.papers.name
+
+    @property
+    def gate_index(self) -> int | None:
+        """Where the own gate for this peer is open, its index."""
+        return self.papers.record.gate_index if self.papers.gate_in else None
+
+    def holds(self, local_index: int) -> bool:
+        return self._sessions.holds(local_index)
+
+    # what the node hands in
+
+    def start(self, now: Instant) -> None:
+        """Takes up a peer that was known before, with no help from the service."""
+        if self.papers.record.enabled and self.papers.offer is not None:
+            self._paths.handle_candidates(self._known_candidates(), now)
+        self._settle(now)
+
+    def handle_local(
+        self, candidates: tuple[Candidate, ...], networks: Sequence[Network], *, moved: bool, now: Instant
+    ) -> None:
+        """The own candidates have changed; `moved` where that is because the own network did."""
+        changed = candidates != self._candidates
+        self._candidates = candidates
+        self._paths.handle_networks(networks)
+        if moved:
+            self._paths.handle_moved(now)
+        if changed:
+            self._offer(reply_wanted=False, now=now)
+        self._settle(now)
+
+    def handle_service(self, *, up: bool, now: Instant) -> None:
+        self._service_up = up
+        if up and self.papers.record.enabled:
+            self._messages.append(self.papers.state_intent(self._around.settings.intent_life_s, now))
+            self._offer_if_lost(now)
+        elif up:
+            self._messages.append(WithdrawIntent(self.name))
+        self._settle(now)
+
+    def handle_introduction_untrusted(self, introduction: Introduction, now: Instant) -> None:
+        """Raises `AuthenticationError` or `DecodeError`, and nothing has changed."""
+        if not self.papers.record.enabled:
+            return
+        try:
+            self.papers.introduce_untrusted(introduction, now)
+        except CertificateError as error:
+            self._trouble = str(error)
+            self._settle(now)
+            raise
+        self._trouble = ""
+        self._offer_if_lost(now)
+        self._settle(now)
+
+    def handle_withdrawn(self, now: Instant) -> None:
+        """The service says that the other's intent is gone. It may lie, so a live session is not ended by it."""
+        if self._sessions.live is None:
+            self._withdraw(now)
+
+    def handle_envelope_untrusted(self, envelope: bytes, now: Instant) -> None:
+        """Raises `AuthenticationError` or `DecodeError`, and nothing has changed."""
+        if not self.papers.record.enabled:
+            return
+        offer = self.papers.open_offer_untrusted(envelope, now)
+        if offer is None:
+            return
+        self._paths.handle_candidates(self._known_candidates(), now)
+        if offer.reply_wanted:
+            # Whoever asks through the service has no session any more, whatever we still believe.
+            self._suspect = self._sessions.live is not None
+            self._offer(reply_wanted=False, now=now)
+        self._settle(now)
+
+    def handle_gated_untrusted(self, source: Address, datagram: Gated, now: Instant) -> None:
+        """Raises `AuthenticationError` or `DecodeError`: count it, nothing has changed."""
+        self._now = now
+        match self._gateway.open_untrusted(datagram, now):
+            case None:
+                return
+            case bytes() as message:
+                self._handle_handshake_untrusted(source, message, now)
+            case GatedProbe(token=token):
+                if self._gateway.is_open:
+                    self._transmits.append(Transmit(source, self._gateway.wrap(ProbeReply(token, source))))
+                    self._paths.handle_probe(source, now)
+            case ProbeReply(token=token):
+                self._handle_reply(token, source, now)
+            case Call():
+                if self._gateway.is_open:
+                    self._called = True
+                    self._paths.handle_probe(source, now)
+        self._settle(now)
+
+    def handle_control_untrusted(self, control: Control, now: Instant) -> None:
+        """A message of the peer, sealed in a session. Raises `DecodeError`."""
+        if not self._sessions.holds(control.local_index):
+            return
+        match decode_control(control.payload):
+            case Probe(token=token):
+                self._lane.send_control(
+                    control.local_index, encode_control(ProbeReply(token, control.source)), control.source
+                )
+                self._paths.handle_probe(control.source, now)
+            case ProbeReply(token=token):
+                self._handle_reply(token, control.source, now)
+            case Close(reason=reason):
+                self._handle_close(reason, now)
+            case OfferUpdate(offer=data):
+                if self.papers.accept_offer(data) is not None:
+                    self._paths.handle_candidates(self._known_candidates(), now)
+        self._settle(now)
+
+    def handle_traffic(self, traffic: Traffic, now: Instant) -> None:
+        if traffic.opened:
+            self._handle_opened(traffic, now)
+        elif traffic.sealed:
+            self._paths.handle_sealed(now)
+        live = self._sessions.live
+        if live is not None and live.local_index == traffic.local_index:
+            live.highest_counter = max(live.highest_counter, traffic.highest_sealed_counter)
+        self._settle(now)
+
+    def handle_own_certificate(self, now: Instant) -> None:
+        """The own certificate was renewed: the next handshake shows it, so let that be now."""
+        self._rekey_wanted = self._sessions.live is not None
+        self._settle(now)
+
+    def handle_trust_changed(self, now: Instant) -> None:
+        """A revocation list or the clock has changed: the peer's certificate is looked at again."""
+        certificate = self.papers.certificate
+        if certificate is None:
+            return
+        if self._around.identity.trust.is_revoked(certificate):
+            self._trouble = f"the certificate of {self.name} was revoked"
+            self._end(CloseReason.CERTIFICATE)
+            self.papers.forget_introduction()
+            self._paths.pause()
+        else:
+            self._sessions.bound(self._certificates_end(certificate))
+        self._settle(now)
+
+    def set_enabled(self, enabled: bool, now: Instant) -> None:
+        if enabled == self.papers.record.enabled:
+            return
+        self.papers.set_enabled(enabled)
+        if enabled:
+            self.handle_service(up=self._service_up, now=now)
+        else:
+            self._messages.append(WithdrawIntent(self.name))
+            self._end(CloseReason.WITHDRAWN)
+            self.papers.forget_introduction()
+            self._paths.pause()
+        self._settle(now)
+
+    def set_fingerprint(self, fingerprint: str, now: Instant) -> None:
+        self.papers.set_fingerprint(fingerprint)
+        certificate = self.papers.certificate
+        if certificate is not None and certificate.fingerprint != fingerprint:
+            self._trouble = f"the key of {self.name} is not the one whose fingerprint was given"
+            self._end(CloseReason.WITHDRAWN)
+            self.papers.forget_introduction()
+            self._paths.pause()
+        self._settle(now)
+
+    def close(self, reason: CloseReason, now: Instant) -> None:
+        """Ends every session and tells the peer; for `remove` and for the stop of the daemon."""
+        self._end(reason)
+        self._paths.pause()
+        self._drain_paths(now)
+
+    def ping(self, token: int, now: Instant) -> bool:
+        """Sends a probe over the session; the answer is a `Pong`. False where the peer is not connected."""
+        primary = self._paths.primary
+        if self.state is not PeerState.CONNECTED or primary is None:
+            return False
+        if len(self._pings) >= MAX_PINGS:
+            del self._pings[next(iter(self._pings))]
+        name = self._paths.probe(primary.address, now)
+        if name is not None:
+            self._pings[name] = token
+        self._settle(now)
+        return name is not None
+
+    def handle_timeout(self, now: Instant) -> None:
+        if self._sessions.handle_timeout(now):
+            self._handle_session_ended(now)
+        self._paths.handle_timeout(now)
+        if self._negotiation.handle_timeout(now):
+            self._paths.doubt(now)
+        for timer in self._timers.take_due(now):
+            match timer:
+                case _Timer.CALL:
+                    self._call(now)
+                case _Timer.OFFER:
+                    self._offer_if_lost(now)
+                case _Timer.REKEY:
+                    pass
+        self._settle(now)
+
+    # what the node takes out
+
+    def next_timeout(self) -> Instant | None:
+        nexts = (
+            self._timers.next(),
+            self._paths.next_timeout(),
+            self._negotiation.next_timeout(),
+            self._sessions.next_timeout(),
+        )
+        return min((at for at in nexts if at is not None), default=None)
+
+    def poll_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    def poll_transmit(self) -> Transmit | None:
+        return self._transmits.popleft() if self._transmits else None
+
+    def poll_message(self) -> ToService | None:
+        return self._messages.popleft() if self._messages else None
+
+    @property
+    def state(self) -> PeerState:
+        if not self.papers.record.enabled:
+            return PeerState.DISABLED
+        if self._sessions.live is not None and self._paths.primary is not None:
+            return PeerState.CONNECTED
+        if self.papers.certificate is None:
+            return PeerState.PENDING
+        return PeerState.INTRODUCED if self.papers.offer is None else PeerState.CONNECTING
+
+    def status(self, now: Instant) -> PeerStatus:
+        counters = self._lane.counters(self.name)
+        live, certificate = self._sessions.live, self.papers.certificate
+        state = self.state
+        return PeerStatus(
+            name=self.name,
+            state=state,
+            why=self._why(state),
+            path=self._path_status(),
+            cipher=live.suite.label if live is not None else None,
+            addresses=tuple(str(a) for a in certificate.addresses) if certificate is not None else (),
+            mac=certificate.mac.hex(":") if certificate is not None else None,
+            verified=self.papers.record.fingerprint is not None,
+            last_seen_s=now - self._last_seen if self._last_seen is not None else None,
+            rx_bytes=counters.rx_bytes,
+            tx_bytes=counters.tx_bytes,
+            drops={drop.value: count for drop, count in counters.drops.items() if count},
+        )
+
+    # handshakes and sessions
+
+    def _party(self) -> Party:
+        identity = self._around.identity
+        return Party(
+            identity.name, identity.network, identity.certificate.der, identity.signer, self._around.settings.suites
+        )
+
+    def _handle_handshake_untrusted(self, source: Address, message: bytes, now: Instant) -> None:
+        if not self._gateway.is_open:
+            return
+        try:
+            self._negotiation.handle_message_untrusted(source, message, self._gateway.freshness, now)
+        except CertificateError as error:
+            self._trouble = str(error)
+            self._settle(now)
+            raise
+
+    def _handle_agreed(self, agreed: Agreed, now: Instant) -> None:
+        certificate = agreed.established.certificate
+        self._trouble = ""
+        self.papers.pin(certificate)
+        self._lane.admit(self.name, Port(certificate.mac, certificate.addresses))
+        self._sessions.install(
+            agreed.established.keys, awaiting=agreed.awaiting, ends=self._certificates_end(certificate), now=now
+        )
+        self._paths.handle_proven(agreed.remote, now)
+        if not agreed.awaiting:
+            self._lane.send_control(agreed.established.keys.local_index, b"", agreed.remote)
+            self._handle_live(now)
+
+    def _handle_opened(self, traffic: Traffic, now: Instant) -> None:
+        self._last_seen = now
+        if self._sessions.confirm(traffic.local_index, now):
+            self._negotiation.confirm(traffic.local_index)
+            self._handle_live(now)
+        live = self._sessions.live
+        if live is None or live.local_index != traffic.local_index:
+            return
+        self._suspect = False
+        if traffic.source is None:
+            self._paths.handle_heard(now)
+        else:
+            self._paths.handle_probe(traffic.source, now)
+
+    def _handle_live(self, now: Instant) -> None:
+        self._suspect = self._called = self._rekey_wanted = False
+        self._offers_made = 0
+        self._timers.clear()
+        self._timers.set(_Timer.REKEY, now + self._around.settings.rekey_after_s + self._rekey_margin_s)
+        primary = self._paths.primary
+        if primary is not None:
+            self._steer(primary.address)
+
+    def _handle_session_ended(self, now: Instant) -> None:
+        certificate = self.papers.certificate
+        unix = self._around.calendar.unix(now)
+        if self._around.identity.certificate.not_after <= unix:
+            self._trouble = "the own certificate has expired"
+        elif certificate is not None and certificate.not_after <= unix:
+            self._trouble = f"the certificate of {self.name} has expired"
+        self._sessions.end()
+        self._negotiation.abandon()
+        self._paths.restart(now)
+
+    def _certificates_end(self, certificate: Certificate) -> Instant:
+        ends = min(certificate.not_after, self._around.identity.certificate.not_after)
+        return self._around.calendar.instant(ends)
+
+    def _handle_close(self, reason: CloseReason, now: Instant) -> None:
+        self._sessions.end()
+        self._negotiation.abandon()
+        if reason is CloseReason.WITHDRAWN:
+            self._withdraw(now)
+        else:
+            self._paths.restart(now)
+
+    def _withdraw(self, now: Instant) -> None:
+        self._end(None)
+        self.papers.forget_introduction()
+        self._paths.pause()
+        self._settle(now)
+
+    def _end(self, reason: CloseReason | None) -> None:
+        """Wipes the keys at once; with a reason the peer is told first, so that it does so too."""
+        live, primary = self._sessions.live, self._paths.primary
+        if reason is not None and live is not None and primary is not None:
+            self._lane.send_control(live.local_index, encode_control(Close(reason)), primary.address)
+        self._sessions.end()
+        self._negotiation.abandon()
+        self._gateway.close()
+        self._timers.clear()
+        self._lane.dismiss(self.name)
+        self._called = self._suspect = self._rekey_wanted = False
+
+    # paths
+
+    def _known_candidates(self) -> list[Candidate]:
+        record, offer = self.papers.record, self.papers.offer
+        known = list(offer.candidates) if offer is not None else []
+        if record.last_address is not None:
+            last = Candidate(CandidateKind.PEER_REFLEXIVE, Address(*record.last_address))
+            if last.address not in {candidate.address for candidate in known}:
+                known.append(last)
+        return known
+
+    def _handle_reply(self, token: bytes, source: Address, now: Instant) -> None:
+        rtt_s = self._paths.handle_reply(token, source, now)
+        ping = self._pings.pop(token, None)
+        primary = self._paths.primary
+        if rtt_s is not None and ping is not None and primary is not None:
+            self._events.append(Pong(self.name, ping, rtt_s, primary.kind, source))
+
+    def _send_probe(self, due: ProbeDue, now: Instant) -> None:
+        live = self._sessions.live
+        if live is not None and not self._suspect:
+            self._lane.send_control(live.local_index, encode_control(Probe(due.token)), due.to)
+        elif self._gateway.is_open:
+            self._transmits.append(Transmit(due.to, self._gateway.wrap_probe(due.token, now)))
+
+    def _handle_primary(self, to: Address | None, now: Instant) -> None:
+        if to is None:
+            # Frames still go to the last address: it may come back before anything better is found.
+            self._suspect = self._sessions.live is not None
+            self._offers_made = 0
+            self._offer_if_lost(now)
+            self._events.append(PathChanged(self.name, None, None))
+            return
+        primary = self._paths.primary
+        if primary is not None:
+            self._events.append(PathChanged(self.name, primary.kind, to))
+        self._steer(to)
+        self.papers.remember_address(to)
+
+    def _steer(self, to: Address) -> None:
+        self._lane.steer(self.name, to, self._payload_limit(to))
+
+    def _payload_limit(self, to: Address) -> int:
+        return self._around.settings.path_mtu - (IPV6_UDP_BYTES if to.is_ipv6 else IPV4_UDP_BYTES)
+
+    # offers
+
+    def _offer_if_lost(self, now: Instant) -> None:
+        if self.state is not PeerState.CONNECTED or self._suspect:
+            self._offer(reply_wanted=True, now=now)
+
+    def _offer(self, *, reply_wanted: bool, now: Instant) -> None:
+        """Tells the peer where this endpoint is: inside the session where there is one, else through the service."""
+        if not self.papers.record.enabled or self.papers.certificate is None or not self._candidates:
+            return
+        live, primary = self._sessions.live, self._paths.primary
+        if live is not None and primary is not None and not self._suspect:
+            offer = self.papers.make_offer(self._candidates, reply_wanted=False, now=now)
+            self._lane.send_control(live.local_index, encode_control(OfferUpdate(offer)), primary.address)
+        elif self._service_up and self.papers.bundle is not None:
+            if self._offered is not None and now < self._offered + OFFER_SPACING_S:
+                self._timers.set(_Timer.OFFER, self._offered + OFFER_SPACING_S)
+            else:
+                self._offer_through_service(reply_wanted, now)
+
+    def _offer_through_service(self, reply_wanted: bool, now: Instant) -> None:
+        self._offered = now
+        offer = self.papers.make_offer(self._candidates, reply_wanted=reply_wanted, now=now)
+        message = self.papers.seal_offer(offer, self._around.settings.offer_life_s, now)
+        if message is not None:
+            self._messages.append(message)
+
+    # what follows from all of it
+
+    def _settle(self, now: Instant) -> None:
+        """Brings the parts together after any input: what one of them said is acted on until all are quiet."""
+        self._now = now
+        self._drain_negotiation(now)
+        self._drain_paths(now)
+        if self.papers.record.enabled:
+            self._pursue(now)
+            self._drain_negotiation(now)
+        record = self.papers.take_changed_record()
+        if record is not None:
+            self._events.append(StoreRecord(record))
+        self._show()
+
+    def _drain_negotiation(self, now: Instant) -> None:
+        for event in drain(self._negotiation.poll_event):
+            match event:
+                case Agreed():
+                    self._handle_agreed(event, now)
+                case FinishRepeated(local_index=index, remote=remote):
+                    self._lane.send_control(index, b"", remote)
+        for outgoing in drain(self._negotiation.poll_outgoing):
+            if self._gateway.is_open:
+                for datagram in self._gateway.wrap_pieces(outgoing.message, now):
+                    self._transmits.append(Transmit(outgoing.to, datagram))
+
+    def _drain_paths(self, now: Instant) -> None:
+        for event in drain(self._paths.poll_event):
+            match event:
+                case PrimaryChanged(to=to):
+                    self._handle_primary(to, now)
+        for due in drain(self._paths.poll_probe):
+            self._send_probe(due, now)
+
+    def _pursue(self, now: Instant) -> None:
+        """Sees to it that there is, or will be, a session: the client sends HELLO, the server asks for one."""
+        if self.state is PeerState.CONNECTING and self._service_up:
+            wait_s = OFFER_INTERVALS_S[min(self._offers_made, len(OFFER_INTERVALS_S) - 1)]
+            if self._timers.set_if_unset(_Timer.OFFER, now + wait_s):
+                self._offers_made += 1
+        primary = self._paths.primary
+        if primary is None or not self._is_handshake_wanted(now):
+            self._timers.cancel(_Timer.CALL)
+        elif not self._negotiation.is_client:
+            self._timers.set_if_unset(_Timer.CALL, now + FIRST_CALL_S)
+        elif not self._negotiation.is_busy:
+            self._negotiation.begin(primary.address, primary.rtt_s, now)
+
+    def _is_handshake_wanted(self, now: Instant) -> bool:
+        if self._sessions.live is None or self._suspect or self._called or self._rekey_wanted:
+            return True
+        return self._sessions.is_rekey_due(now, self._rekey_margin_s)
+
+    @property
+    def _rekey_margin_s(self) -> float:
+        return 0.0 if self._negotiation.is_client else REKEY_GRACE_S
+
+    def _call(self, now: Instant) -> None:
+        primary = self._paths.primary
+        if primary is not None and self._gateway.is_open and self._is_handshake_wanted(now):
+            self._transmits.append(Transmit(primary.address, self._gateway.wrap_call(now)))
+            self._timers.set(_Timer.CALL, now + CALL_INTERVAL_S)
+
+    # what a person sees
+
+    def _show(self) -> None:
+        state = self.state
+        shown = (state, self._why(state))
+        if shown != self._shown:
+            self._shown = shown
+            self._events.append(PeerChanged(self.name, *shown))
+
+    def _why(self, state: PeerState) -> str:
+        return self._trouble or explain(state, self.name, self._paths, is_service_up=self._service_up)
+
+    def _path_status(self) -> PathStatus | None:
+        primary = self._paths.primary
+        if primary is None or self.state is not PeerState.CONNECTED:
+            return None
+        return PathStatus(primary.kind, primary.address, primary.rtt_s, self._payload_limit(primary.address))
