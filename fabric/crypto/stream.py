@@ -17,6 +17,7 @@ from nacl.bindings import (
     crypto_secretstream_xchacha20poly1305_HEADERBYTES,
     crypto_secretstream_xchacha20poly1305_init_pull,
     crypto_secretstream_xchacha20poly1305_init_push,
+    crypto_secretstream_xchacha20poly1305_keygen,
     crypto_secretstream_xchacha20poly1305_pull,
     crypto_secretstream_xchacha20poly1305_push,
     crypto_secretstream_xchacha20poly1305_state,
@@ -35,6 +36,11 @@ _HEADER_BYTES = crypto_secretstream_xchacha20poly1305_HEADERBYTES
 _SEALED_CHUNK_BYTES = CHUNK_BYTES + crypto_secretstream_xchacha20poly1305_ABYTES
 _MESSAGE = crypto_secretstream_xchacha20poly1305_TAG_MESSAGE
 _FINAL = crypto_secretstream_xchacha20poly1305_TAG_FINAL
+
+
+def new_stream_key() -> bytes:
+    """Returns 32 bytes from the system's entropy: like an encapsulation, a content key must never be repeatable."""
+    return crypto_secretstream_xchacha20poly1305_keygen()
 
 
 def seal_stream(key: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
