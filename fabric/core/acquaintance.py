@@ -17,9 +17,10 @@ from fabric.core.records import PeerRecord
 from fabric.errors import AuthenticationError, CertificateError, DecodeError
 from fabric.identity.bundle import KeyBundle, open_bundle
 from fabric.identity.certificate import Certificate, decode_certificate
-from fabric.identity.envelope import EnvelopeKind, open_envelope, seal_envelope
+from fabric.identity.envelope import open_envelope, peek_envelope, seal_envelope
 from fabric.identity.intent import Intent, open_intent, sign_intent
 from fabric.wire.address import Address, Candidate
+from fabric.wire.envelope import EnvelopeKind
 from fabric.wire.offer import Offer, decode_offer, encode_offer
 from fabric.wire.rendezvous import Introduction, SendOffer, StateIntent
 
@@ -86,7 +87,6 @@ class Acquaintance:
             created=unix,
             not_before=unix,
             expires=unix + life_s,
-            options={},
         )
         return StateIntent(sign_intent(self._identity.signer, intent))
 
@@ -138,7 +138,7 @@ class Acquaintance:
             raise AuthenticationError(f"{self.name} has not been introduced")
         return encode_offer(Offer(created_ms, index, share, reply_wanted, candidates))
 
-    def seal_offer(self, offer: bytes, life_s: float, now: Instant) -> SendOffer | None:
+    def seal_offer(self, offer: bytes, life_s: int, now: Instant) -> SendOffer | None:
         """Returns the offer in an envelope, or None where no key of the peer is known to seal it to."""
         if self.bundle is None or self.bundle.offer_expires < self._calendar.unix(now):
             return None
@@ -163,21 +163,20 @@ class Acquaintance:
         """
         if self.certificate is None:
             raise AuthenticationError(f"{self.name} has not been introduced")
-        for secrets in self._identity.secrets:
-            try:
-                envelope = open_envelope(
-                    data,
-                    sender_key=self.certificate.public_key,
-                    network=self._identity.network,
-                    recipient=self._identity.name,
-                    sealing_pair=secrets.offer,
-                )
-            except AuthenticationError:
-                continue
-            if envelope.kind is not EnvelopeKind.OFFER or envelope.created + envelope.life_s < self._calendar.unix(now):
-                raise AuthenticationError("an envelope of another kind, or past its life")
-            return self.accept_offer(envelope.payload)
-        raise AuthenticationError("an envelope that no key of ours opens")
+        serial = peek_envelope(data).bundle_serial
+        sealing_pair = next((s.offer for s in self._identity.secrets if s.serial == serial), None)
+        if sealing_pair is None:
+            raise AuthenticationError("an envelope to a key that is gone")
+        envelope = open_envelope(
+            data,
+            sender_key=self.certificate.public_key,
+            network=self._identity.network,
+            recipient=self._identity.name,
+            sealing_pair=sealing_pair,
+        )
+        if envelope.kind is not EnvelopeKind.OFFER or envelope.created + envelope.life_s < self._calendar.unix(now):
+            raise AuthenticationError("an envelope of another kind, or past its life")
+        return self.accept_offer(envelope.payload)
 
     def accept_offer(self, data: bytes) -> Offer | None:
         """Takes an authenticated offer; None where it is not newer than the last one. Raises `DecodeError`."""
@@ -222,7 +221,7 @@ class Acquaintance:
             self._identity.name,
         ):
             raise AuthenticationError("the intent is between others")
-        if not intent.not_before - MAX_CLOCK_SKEW_S <= unix < intent.expires:
+        if not (intent.holds(unix) or intent.holds(unix + MAX_CLOCK_SKEW_S)):
             raise AuthenticationError("the intent is not in its life")
 
     def _change(self, **fields: object) -> None:

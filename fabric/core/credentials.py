@@ -21,9 +21,6 @@ RETRY_SHARE = 1 / 60
 BUNDLE_MARGIN_S = 86400.0
 """A bundle is replaced a day before its offer key ends, so that no peer ever holds only a dead one."""
 
-OLD_OFFER_KEY_S = 7 * 86400.0
-"""An offer key is deleted this long after its life (protocol.md section 2)."""
-
 BUNDLE_RETRY_S = 60.0
 
 
@@ -52,7 +49,7 @@ class Credentials:
 
     def replace_bundle(self, bundle: bytes, secrets: BundleSecrets, now: Instant) -> None:
         unix = self._calendar.unix(now)
-        kept = [old for old in self._identity.secrets if unix < old.offer_expires + OLD_OFFER_KEY_S]
+        kept = [old for old in self._identity.secrets if unix < old.offer_deletion]
         self._identity.bundle = bundle
         self._identity.secrets = (secrets, *kept)
         self.handle_clock_set(now)

@@ -92,6 +92,11 @@ class Node:
         self._settle()
 
     @property
+    def certificate(self) -> Certificate:
+        """The own one, as it is now."""
+        return self._identity.certificate
+
+    @property
     def is_service_up(self) -> bool:
         return self._channel.is_up
 
@@ -253,8 +258,9 @@ class Node:
     # what the driver takes out
 
     def next_timeout(self) -> Instant | None:
-        children = (self._reflexive, self._credentials, *self._peers.values())
-        return min((at for at in (child.next_timeout() for child in children) if at is not None), default=None)
+        nexts = [self._reflexive.next_timeout(), self._credentials.next_timeout()]
+        nexts += [peer.next_timeout() for peer in self._peers.values()]
+        return min((at for at in nexts if at is not None), default=None)
 
     def poll_event(self) -> Event | None:
         return self._events.popleft() if self._events else None
@@ -395,12 +401,9 @@ class Node:
             self._settle_peer(peer)
 
     def _settle_own(self) -> None:
-        for message in drain(self._channel.poll_message):
-            self._messages.append(message)
-        for transmit in drain(self._reflexive.poll_transmit):
-            self._transmits.append(transmit)
-        for event in drain(self._credentials.poll_event):
-            self._events.append(event)
+        self._messages.extend(drain(self._channel.poll_message))
+        self._transmits.extend(drain(self._reflexive.poll_transmit))
+        self._events.extend(drain(self._credentials.poll_event))
 
     def _settle_peer(self, peer: Peer) -> None:
         self._take_from(peer)
@@ -412,6 +415,6 @@ class Node:
     def _take_from(self, peer: Peer) -> None:
         self._events.extend(drain(peer.poll_event))
         self._transmits.extend(drain(peer.poll_transmit))
-        for message in drain(peer.poll_message):
-            if self._channel.is_up:
-                self._messages.append(message)
+        said: list[ToService] = list(drain(peer.poll_message))
+        if self._channel.is_up:
+            self._messages.extend(said)

@@ -87,6 +87,11 @@ class Path:
     outstanding: dict[bytes, Instant] = field(default_factory=dict)
 
     @property
+    def is_doubtful(self) -> bool:
+        """Two probes in a row are on their way: another path of the same class is the better bet."""
+        return self.unanswered >= 2
+
+    @property
     def rank(self) -> int:
         """Classes, best first: the local network, IPv6, IPv4."""
         if self.kind is PathKind.LAN:
@@ -162,6 +167,9 @@ class PathAgent:
         path = self._paths.get(source)
         if path is None:
             path = self._add(source, CandidateKind.PEER_REFLEXIVE, now)
+            if self.primary is not None:
+                # A peer that shows up elsewhere may have left where it was.
+                self.primary.next_probe = now
         elif not path.valid and path.next_probe > now + 0.1:
             path.next_probe = now
         if path is not None:
@@ -260,6 +268,8 @@ class PathAgent:
             if path.next_probe == NEVER:
                 return
         self._send(path, now)
+        if path is self.primary:
+            self._choose()
 
     def _search_interval(self, path: Path) -> float:
         if self.primary is not None and self.primary.rank == BEST_RANK:
@@ -319,14 +329,16 @@ class PathAgent:
         self._events.append(PrimaryChanged(path.address if path is not None else None))
 
 
-def _preference(path: Path) -> tuple[int, float]:
-    return path.rank, path.rtt_s if path.rtt_s is not None else NEVER
+def _preference(path: Path) -> tuple[int, bool, float]:
+    return path.rank, path.is_doubtful, path.rtt_s if path.rtt_s is not None else NEVER
 
 
 def _is_better(path: Path, primary: Path) -> bool:
     """A better class at once; within a class only a round trip that is clearly shorter, and measured, not guessed."""
     if path.rank != primary.rank:
         return path.rank < primary.rank
+    if path.is_doubtful != primary.is_doubtful:
+        return primary.is_doubtful
     if path.rtt_s is None or primary.rtt_s is None or path.replies < 3:
         return False
     return path.rtt_s < 0.7 * primary.rtt_s and path.rtt_s < primary.rtt_s - 0.005

@@ -29,6 +29,6 @@ class Settings:
     """Underlay MTU that the outer packets are made for."""
 
     intent_life_s: float = 30 * 86400.0
-    offer_life_s: float = 300.0
+    offer_life_s: int = 300
     stun_interval_s: float = 20.0
     """Keeps the reflexive mapping that offers speak of alive, and notices when it moves."""

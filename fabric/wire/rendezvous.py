@@ -186,11 +186,13 @@ def encode_message(message: ToService | ToEndpoint) -> bytes:
 
 
 def decode_to_service(data: bytes) -> ToService:
-    return _decode(_to_service, data)
+    message: ToService = _decode(_to_service, data)
+    return message
 
 
 def decode_to_endpoint(data: bytes) -> ToEndpoint:
-    return _decode(_to_endpoint, data)
+    message: ToEndpoint = _decode(_to_endpoint, data)
+    return message
 
 
 def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:

@@ -9,7 +9,8 @@ from fabric.wire.address import Address
 
 
 class FakeLane:
-    """`installed` are the indices that open, `sealing` the one promoted last, `said` the control messages."""
+    """`installed` are the indices that open, `sealing` the one promoted last, `said` the control messages under the
+    index that the receiver knows."""
 
     def __init__(self) -> None:
         self.ports: dict[str, Port] = {}
@@ -47,7 +48,7 @@ class FakeLane:
 
     def send_control(self, local_index: int, payload: bytes, to: Address) -> None:
         if local_index in self.keys:
-            self.said.append((local_index, payload, to))
+            self.said.append((self.keys[local_index].remote_index, payload, to))
 
     def counters(self, peer: str) -> PeerCounters:
         return PeerCounters(0, 0, {})

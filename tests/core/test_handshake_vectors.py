@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from nacl.bindings import (
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 CASES = json.loads((VECTORS / "handshake.json").read_text())
+PROTOCOL_PARTS = {"wire", "crypto", "identity", "core"}
+NOT_ON_THE_WIRE = {"fabric/1 enrolment key", "fabric/1 safety number"}
+"""A checksum, and digits that two people compare."""
 
 
 def joined(*fields: bytes) -> bytes:
@@ -153,3 +157,12 @@ def test_the_code_still_makes_the_published_handshakes() -> None:
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
     assert generator.make_all(CASES) == CASES
+
+
+def test_every_label_of_the_code_stands_on_the_page() -> None:
+    root = VECTORS.parents[1]
+    page = (root / "docs" / "protocol.md").read_text()
+    sources = [path.read_text() for path in (root / "fabric").rglob("*.py") if path.parent.name in PROTOCOL_PARTS]
+    labels = {label for source in sources for label in re.findall(r'b"(fabric/1[a-z ]*)"', source)}
+    assert len(labels) > 20
+    assert {label for label in labels if f'"{label}"' not in page} == NOT_ON_THE_WIRE
