@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fabric.lab import Lab, why_not
+from fabric.lab import Lab, Overlay, why_not
 
 REQUIRE = "FABRIC_REQUIRE_NETNS"
 
@@ -30,3 +30,9 @@ def lab() -> Iterator[Lab]:
     """An empty internet, for the tests of one file; what is left of it at the end is an error."""
     with Lab() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def overlay(lab: Lab) -> Overlay:
+    """A discovery service on that internet, with nobody enrolled yet."""
+    return Overlay(lab)

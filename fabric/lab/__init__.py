@@ -9,10 +9,13 @@ that a `Lab` makes has a link to the outside, so it may use addresses that belon
     nat         the kinds of NAT and firewall, as nftables rules
     world       `Lab`: the internet, sites behind routers, hosts; and the proof that nothing is left over
     product     discovery service and endpoints, driven by the words of their command lines only
+    overlay     a whole network of them, enrolled and started
+    traffic     a file over TCP, steady pings, multicast, raw frames;  mdns: one question, one answer
 """
 
 from fabric.lab.namespace import Counters, LabError, Namespace
 from fabric.lab.nat import Filtering, Mapping, Nat
+from fabric.lab.overlay import Overlay
 from fabric.lab.product import DiscoveryService, Endpoint
 from fabric.lab.program import Finished, Program
 from fabric.lab.world import Host, Lab, Site, become_able, destroy_lab, why_not
@@ -29,6 +32,7 @@ __all__ = [
     "Mapping",
     "Namespace",
     "Nat",
+    "Overlay",
     "Program",
     "Site",
     "become_able",

@@ -35,7 +35,7 @@ def until(true: Callable[[], object], what: str, within_s: float = 20.0) -> None
         time.sleep(0.1)
 
 
-class _Daemon:
+class Daemon:
     """A program that tells by sd_notify when it serves."""
 
     def __init__(self, lab: Lab, host: Host, arguments: Sequence[str], label: str, state: Path) -> None:
@@ -104,7 +104,7 @@ class _Daemon:
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class DiscoveryService(_Daemon):
+class DiscoveryService(Daemon):
     """`discoveryd` on a host with a public address."""
 
     def __init__(self, lab: Lab, host: Host, network: str, label: str = "discovery") -> None:
@@ -125,7 +125,7 @@ class DiscoveryService(_Daemon):
         self.command("endpoint", "revoke", name).must()
 
 
-class Endpoint(_Daemon):
+class Endpoint(Daemon):
     """`fabricd` on a host, and `fabric` to steer it."""
 
     def __init__(self, lab: Lab, host: Host, name: str | None = None) -> None:
@@ -179,10 +179,3 @@ class Endpoint(_Daemon):
         """Whether the system's own ping gets every answer from an overlay address."""
         words = ("ping", "-n", "-c", str(count), "-i", "0.2", "-W", f"{within_s:g}", "-s", str(size), address)
         return self.host.run(*words, timeout_s=within_s + count + 10).code == 0
-
-
-def start_all(daemons: Sequence[_Daemon]) -> None:
-    """Starts several at once and returns when all serve."""
-    listeners = [daemon.launch() for daemon in daemons]
-    for daemon, listener in zip(daemons, listeners, strict=True):
-        daemon.await_ready(listener)

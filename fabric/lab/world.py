@@ -328,13 +328,20 @@ class Lab:
         """The internet loses so many of a thousand packets from now on; 0 heals it."""
         self.internet.load_rules(nat_rules.loss_rules(per_mille) if per_mille else "")
 
+    @property
+    def stands(self) -> bool:
+        """Whether there is anything that `close` would take down."""
+        return bool(self._namespaces)
+
     def leave_standing(self) -> None:
         """Lets go of everything without taking it down; `destroy_lab(name)` does that another day."""
         self._programs.clear()
         self._namespaces.clear()
 
     def close(self) -> None:
-        """Ends every program, destroys every namespace, and raises LabError if anything is left."""
+        """Ends every program, destroys every namespace, and raises LabError if anything is left. Once is enough."""
+        if not self.stands:
+            return
         for program in self._programs:
             if program.running:
                 program.resume()
@@ -343,7 +350,8 @@ class Lab:
             program.terminate()
         for namespace in self._namespaces:
             namespace.destroy()
-        left = leftovers(self.prefix) if self._namespaces else []
+        self.leave_standing()
+        left = leftovers(self.prefix)
         shutil.rmtree(self.directory, ignore_errors=True)
         if left:
             raise LabError("the laboratory left behind: " + ", ".join(left))

@@ -1,0 +1,202 @@
+"""Before both sides want it there is nothing to see: no answer on the port, no hint at the service.
+
+( internet )----[discovery]
+  |        |         |
+dark    wisher    stranger           all public, so that no router keeps anything away
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from fabric.lab import Endpoint, Host, Lab, Nat, Overlay
+from fabric.lab.overlay import connect
+from fabric.lab.traffic import Pings
+
+QUIET_S = 1.0
+ETHERTYPE_ALL = 0x0003
+ETHERNET_BYTES = 14
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def people(lab: Lab, overlay: Overlay) -> dict[str, Endpoint]:
+    return overlay.endpoints({name: lab.site(name, Nat.PUBLIC) for name in ("dark", "friend", "wisher")})
+
+
+@pytest.fixture(scope="module")
+def stranger(lab: Lab) -> Host:
+    return lab.site("far", Nat.PUBLIC).host("stranger")
+
+
+def udp_ports(host: Host) -> list[int]:
+    """The ports on which something on this host receives UDP on IPv4 or IPv6."""
+
+    def act() -> list[int]:
+        tables = [Path("/proc/thread-self/net", table).read_text() for table in ("udp", "udp6")]
+        local = [row.split()[1] for table in tables for row in table.splitlines()[1:]]
+        return sorted({int(address.rpartition(":")[2], 16) for address in local})
+
+    return host.namespace.inside(act)
+
+
+def noise() -> list[bytes]:
+    """What scanners, other protocols and mischief send."""
+    stun = struct.pack("!HHI", 1, 0, 0x2112A442) + os.urandom(12)
+    classic_stun = struct.pack("!HH", 1, 0) + os.urandom(16)
+    dns = os.urandom(2) + b"\x01\x00\x00\x01\0\0\0\0\0\0\x07version\x04bind\0\0\x10\0\x03"
+    ntp = b"\x1b" + bytes(47)
+    wireguard = b"\x01\0\0\0" + os.urandom(144)
+    quic = b"\xc0\x00\x00\x00\x01\x08" + os.urandom(8) + b"\0" + os.urandom(1185)
+    each_type = [bytes([kind]) + bytes(3) + os.urandom(28) for kind in range(256)]
+    each_size = [os.urandom(size) for size in (0, 1, 3, 4, 15, 16, 31, 32, 64, 500, 1200, 1472)]
+    return [stun, classic_stun, dns, ntp, wireguard, quic, *each_type, *each_size]
+
+
+def replies(stranger: Host, to: tuple[str, int], datagrams: list[bytes]) -> list[bytes]:
+    """What comes back, port-unreachable errors included, when a stranger sends all of these."""
+
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.connect(to)
+        return made
+
+    got: list[bytes] = []
+    with stranger.namespace.inside(make) as scanner:
+        for datagram in datagrams:
+            scanner.send(datagram)
+        scanner.settimeout(QUIET_S)
+        try:
+            while True:
+                got.append(scanner.recv(2048))
+        except TimeoutError:
+            return got
+
+
+def test_the_port_answers_no_noise_and_no_known_protocol(people: dict[str, Endpoint], stranger: Host) -> None:
+    dark = people["dark"]
+    ports = udp_ports(dark.host)
+    assert ports, "fabricd has no UDP port"
+    for port in ports:
+        assert replies(stranger, (dark.host.ip, port), noise()) == []
+
+
+def test_the_service_has_a_stun_server_that_does_answer(overlay: Overlay, stranger: Host) -> None:
+    """Guards the test above: the scanner can hear a reply where there is one."""
+    request = struct.pack("!HHI", 1, 0, 0x2112A442) + os.urandom(12)
+    (answer,) = replies(stranger, (overlay.discovery.host.ip, 3478), [request])
+    assert answer[8:20] == request[8:20]
+
+
+def test_a_wish_that_is_not_returned_stays_pending_and_opens_nothing(people: dict[str, Endpoint]) -> None:
+    wisher, dark = people["wisher"], people["dark"]
+    wisher.add("dark")
+    assert wisher.wait("dark", path="any", timeout_s=4).code == 1
+    peer = wisher.peer("dark")
+    assert peer is not None
+    assert peer["state"] == "pending"
+    assert peer["path"] is None
+    assert dark.peer("wisher") is None
+    assert not wisher.reaches(dark.overlay_ip(), within_s=1)
+
+
+def test_nobody_learns_whether_an_endpoint_of_that_name_exists(people: dict[str, Endpoint]) -> None:
+    wisher = people["wisher"]
+    wisher.add("dark")
+    wisher.add("nobody")
+    wisher.wait("nobody", path="any", timeout_s=3)
+    views = [wisher.peer(name) for name in ("dark", "nobody")]
+    for view in views:
+        assert view is not None
+        view["name"] = view["why"] = ""
+    assert views[0] == views[1]
+
+
+def test_a_pending_wish_turns_into_a_connection_when_the_other_side_wants_it_too(
+    people: dict[str, Endpoint],
+) -> None:
+    wisher, friend = people["wisher"], people["friend"]
+    wisher.add("friend")
+    assert wisher.wait("friend", timeout_s=2).code == 1
+    friend.add("wisher")
+    assert wisher.wait("friend", timeout_s=20).code == 0
+    assert friend.wait("wisher", timeout_s=20).code == 0
+    assert wisher.reaches(friend.overlay_ip(), count=2)
+
+
+def test_real_datagrams_replayed_by_a_stranger_get_no_answer_and_harm_nothing(
+    people: dict[str, Endpoint], stranger: Host, lab: Lab
+) -> None:
+    """Everything two peers said while they met and talked, taken off the wire and sent again from elsewhere."""
+    dark, friend = people["dark"], people["friend"]
+    tap = capture(lab, dark.host)
+    connect(dark, friend)
+    assert dark.reaches(friend.overlay_ip(), count=3)
+    ports = udp_ports(dark.host)
+    towards = [payload for ip, port, payload in udp_of(drain(tap)) if ip == dark.host.ip and port in ports]
+    assert len(towards) > 5
+    pings = Pings(dark.host, friend.overlay_ip())
+    for port in ports:
+        assert replies(stranger, (dark.host.ip, port), towards) == []
+    assert pings.finish().lost == 0
+    peer = dark.peer("friend")
+    assert peer is not None
+    assert peer["path"]["remote"].startswith(friend.host.ip + ":")
+
+
+def test_a_stranger_learns_nothing_from_a_port_that_serves_others(people: dict[str, Endpoint], stranger: Host) -> None:
+    dark, friend = people["dark"], people["friend"]
+    connect(dark, friend)
+    for port in udp_ports(dark.host):
+        assert replies(stranger, (dark.host.ip, port), noise()) == []
+    assert dark.reaches(friend.overlay_ip())
+
+
+def test_a_connected_peer_does_not_forward_one_neighbour_to_another(people: dict[str, Endpoint]) -> None:
+    """friend knows wisher and dark; they don't know each other, and reach each other through nobody."""
+    wisher, friend, dark = people["wisher"], people["friend"], people["dark"]
+    connect(wisher, friend)
+    connect(dark, friend)
+    assert wisher.reaches(friend.overlay_ip())
+    assert not wisher.reaches(dark.overlay_ip(), within_s=1)
+
+
+def capture(lab: Lab, host: Host) -> socket.socket:
+    """A socket that hears every frame on the internet's line to the host's site."""
+
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE_ALL))
+        made.bind((host.site.upstream_device, ETHERTYPE_ALL))
+        made.setblocking(False)
+        return made
+
+    return lab.internet.inside(make)
+
+
+def drain(tap: socket.socket) -> list[bytes]:
+    frames = []
+    with tap:
+        try:
+            while True:
+                frames.append(tap.recv(65_535))
+        except BlockingIOError:
+            return frames
+
+
+def udp_of(frames: list[bytes]) -> list[tuple[str, int, bytes]]:
+    """Destination address, destination port and payload of each whole IPv4 UDP datagram."""
+    found = []
+    for captured in frames:
+        packet = captured[ETHERNET_BYTES:]
+        if captured[12:14] != b"\x08\x00" or packet[9] != socket.IPPROTO_UDP:
+            continue
+        header = (packet[0] & 15) * 4
+        port, length = struct.unpack_from("!HH", packet, header + 2)
+        found.append((socket.inet_ntoa(packet[16:20]), port, packet[header + 8 : header + length]))
+    return found

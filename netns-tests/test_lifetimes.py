@@ -1,0 +1,216 @@
+"""What happens to machines and networks in a year: whatever breaks, the connection comes back by itself in seconds.
+
+            ( internet )----[discovery]
+        |        |        |         |          |          |
+    full cone  port-r.  carrier  port-r.   port-r.     full cone   (+ a cafe to roam to)
+        |        |        |         |      mappings       |
+       ada      ben      cleo      dan     of 30 s       fay
+                                            eve
+
+Pairs: ada-ben for crashes, cleo-dan for the routers and roaming, eve-fay left idle, and each is connected before.
+What can't be made here: a machine that really sleeps (SIGSTOP stops the program, but CLOCK_BOOTTIME and
+CLOCK_MONOTONIC go on together, and its network card stays up), and time on the way (these kernels have no netem).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from fabric.lab import Endpoint, Lab, Nat, Overlay
+from fabric.lab.overlay import await_connected, connect, describe
+from fabric.lab.product import until
+from fabric.lab.traffic import Pings
+
+BACK_WITHIN_S = 15.0
+IDLE_S = 65.0
+SHORT_MAPPING_S = 30
+SUSPENDED_S = 40.0
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@dataclass
+class Neighbourhood:
+    endpoints: dict[str, Endpoint]
+    idle_since: float
+
+    def __getitem__(self, name: str) -> Endpoint:
+        return self.endpoints[name]
+
+
+@pytest.fixture(scope="module")
+def people(lab: Lab, overlay: Overlay) -> Iterator[Neighbourhood]:
+    """All connected; eve and fay are left alone from here on, gus is stopped where he stands."""
+    places = {
+        "ada": lab.site("s-ada", Nat.FULL_CONE),
+        "ben": lab.site("s-ben", Nat.PORT_RESTRICTED),
+        "cleo": lab.site("s-cleo", Nat.CARRIER),
+        "dan": lab.site("s-dan", Nat.PORT_RESTRICTED),
+        "eve": lab.site("s-eve", Nat.PORT_RESTRICTED),
+        "fay": lab.site("s-fay", Nat.FULL_CONE),
+        "gus": lab.site("s-gus", Nat.PORT_RESTRICTED),
+        "hal": lab.site("s-hal", Nat.PORT_RESTRICTED),
+    }
+    places["eve"].shorten_mappings(SHORT_MAPPING_S)
+    places["fay"].shorten_mappings(SHORT_MAPPING_S)
+    made = overlay.endpoints(places)
+    for one, other in (("ada", "ben"), ("cleo", "dan"), ("eve", "fay"), ("gus", "hal")):
+        connect(made[one], made[other])
+    made["gus"].pause()
+    yield Neighbourhood(made, time.monotonic())
+    made["gus"].resume()
+
+
+def assert_back(one: Endpoint, other: Endpoint, within_s: float = BACK_WITHIN_S) -> float:
+    """Both reach each other again; returns after how many seconds."""
+    started = time.monotonic()
+    addresses = one.overlay_ip(), other.overlay_ip()
+    until(
+        lambda: one.reaches(addresses[1], within_s=0.5) and other.reaches(addresses[0], within_s=0.5),
+        f"{one.name} and {other.name} back in touch",
+        within_s,
+    )
+    return time.monotonic() - started
+
+
+# -- crashes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("victim", "witness"), [("ada", "ben"), ("ben", "ada")])
+def test_an_endpoint_killed_and_restarted_is_back_in_seconds(people: Neighbourhood, victim: str, witness: str) -> None:
+    address = people[victim].overlay_ip()
+    people[victim].kill()
+    people[victim].start()
+    assert_back(people[victim], people[witness])
+    assert people[victim].overlay_ip() == address
+
+
+def test_an_endpoint_stopped_and_started_is_back_in_seconds(people: Neighbourhood) -> None:
+    address = people["ada"].overlay_ip()
+    assert people["ada"].stop() == 0
+    assert not people["ben"].reaches(address, within_s=0.5)
+    people["ada"].start()
+    assert_back(people["ada"], people["ben"])
+
+
+def test_both_ends_killed_at_once_find_each_other_again(people: Neighbourhood) -> None:
+    for name in ("ada", "ben"):
+        people[name].kill()
+    for name in ("ada", "ben"):
+        people[name].start()
+    assert_back(people["ada"], people["ben"])
+
+
+# -- the discovery service goes ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_discovery(overlay: Overlay, people: Neighbourhood) -> Iterator[None]:
+    overlay.discovery.kill()
+    yield
+    overlay.discovery.start()
+
+
+def test_a_running_session_does_not_notice_that_discovery_is_gone(people: Neighbourhood, overlay: Overlay) -> None:
+    pings = Pings(people["ada"].host, people["ben"].overlay_ip())
+    overlay.discovery.kill()
+    until(lambda: people["ada"].status()["endpoint"]["discovery"] == "unreachable", "ada notices", 30)
+    overlay.discovery.start()
+    until(lambda: people["ada"].status()["endpoint"]["discovery"] == "connected", "ada is connected again", 60)
+    assert pings.finish().lost == 0
+
+
+@pytest.mark.parametrize("victim", ["ada", "ben"])
+@pytest.mark.usefixtures("without_discovery")
+def test_known_peers_meet_again_without_discovery(people: Neighbourhood, victim: str) -> None:
+    people[victim].kill()
+    people[victim].start()
+    assert_back(people["ada"], people["ben"], 30)
+
+
+def test_new_peers_meet_once_discovery_is_back(people: Neighbourhood, overlay: Overlay) -> None:
+    overlay.discovery.kill()
+    people["ada"].add("dan")
+    people["dan"].add("ada")
+    overlay.discovery.start()
+    await_connected(people["ada"], people["dan"], timeout_s=60)
+
+
+# -- the network changes ----------------------------------------------------------------------------------------
+
+
+def seconds_until_back(people: Neighbourhood, change: Callable[[], object]) -> float:
+    """How long the answers stayed away after `change`, as a program that pings all along sees it."""
+    pings = Pings(people["dan"].host, people["cleo"].overlay_ip())
+    change()
+    assert_back(people["cleo"], people["dan"])
+    pings.finish()
+    return pings.longest_gap_s()
+
+
+def test_a_laptop_that_roams_to_another_network_keeps_its_connection(people: Neighbourhood, lab: Lab) -> None:
+    cafe = lab.site("cafe", Nat.PORT_RESTRICTED)
+    cleo = people["cleo"].host
+    home = cleo.site
+    assert seconds_until_back(people, lambda: cleo.move(cafe)) < BACK_WITHIN_S
+    assert seconds_until_back(people, lambda: cleo.move(home)) < BACK_WITHIN_S
+
+
+def test_a_new_address_on_the_same_network_keeps_the_connection(people: Neighbourhood) -> None:
+    cleo = people["cleo"].host
+    assert seconds_until_back(people, lambda: cleo.move(cleo.site, 99)) < BACK_WITHIN_S
+
+
+@pytest.mark.parametrize("whose", ["cleo", "dan"])
+def test_a_router_that_reboots_is_punched_through_anew(people: Neighbourhood, whose: str) -> None:
+    assert seconds_until_back(people, people[whose].host.site.reboot) < BACK_WITHIN_S
+
+
+@pytest.mark.parametrize("whose", ["cleo", "dan"])
+def test_a_new_address_from_the_provider_is_found(people: Neighbourhood, whose: str) -> None:
+    assert seconds_until_back(people, people[whose].host.site.renumber) < BACK_WITHIN_S
+
+
+def test_a_line_that_was_dead_for_a_while_carries_again(people: Neighbourhood) -> None:
+    site = people["dan"].host.site
+    pings = Pings(people["cleo"].host, people["dan"].overlay_ip())
+    site.unplug()
+    until(lambda: silence_s(pings) > 10, "ten seconds without an answer", 30)
+    site.plug_in()
+    assert_back(people["cleo"], people["dan"])
+    pings.finish()
+
+
+def silence_s(pings: Pings) -> float:
+    """Seconds since the last answer."""
+    return time.time() - max(pings.answers_unix(), default=0.0)
+
+
+# -- nothing happens for a while --------------------------------------------------------------------------------
+
+
+def test_a_suspended_machine_is_back_in_seconds_after_waking(people: Neighbourhood) -> None:
+    rest(people, SUSPENDED_S)
+    hal = people["hal"]
+    (seen,) = hal.status()["peers"]
+    (address, *_) = [each for each in seen["addresses"] if ":" not in each]
+    assert not hal.reaches(address, within_s=0.5)
+    people["gus"].resume()
+    assert assert_back(people["gus"], people["hal"]) < BACK_WITHIN_S
+
+
+def test_an_idle_connection_outlives_short_mappings(people: Neighbourhood) -> None:
+    """Neither eve nor fay has sent anything for twice the mapping's life; then the very first ping is answered."""
+    rest(people, IDLE_S)
+    eve, fay = people["eve"], people["fay"]
+    assert eve.reaches(fay.overlay_ip(), within_s=1), describe(eve, fay)
+    assert fay.reaches(eve.overlay_ip(), within_s=1)
+
+
+def rest(people: Neighbourhood, until_s: float) -> None:
+    """Lets real time pass until so long after the start: NATs have no clock of ours."""
+    time.sleep(max(0.0, people.idle_since + until_s - time.monotonic()))
