@@ -22,7 +22,7 @@ WINDOW_S = 300.0
 """How far a peer's clock may be from ours."""
 
 CAPACITY = 4096
-"""Hashes kept for one peer, 64 KiB of them: more than two genuine datagrams a second over all of the 600 s."""
+"""Hashes kept for one peer, of 16 bytes each: for more than two genuine datagrams a second over all of the 600 s."""
 
 
 def gate_key(share: bytes, network: str, sender: str, recipient: str) -> bytes:
