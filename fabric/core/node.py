@@ -22,12 +22,13 @@ from fabric.core.events import (
 )
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
-from fabric.core.peer import Peer, Surroundings
+from fabric.core.peer import Peer
 from fabric.core.records import PeerRecord
 from fabric.core.reflexive import Reflexive
 from fabric.core.rendezvous import Channel
 from fabric.core.settings import Settings
 from fabric.core.status import PeerStatus
+from fabric.core.surroundings import Surroundings
 from fabric.dataplane.contract import Control, Lane, Traffic
 from fabric.errors import AuthenticationError, CertificateError, DecodeError
 from fabric.identity.bundle import BundleSecrets

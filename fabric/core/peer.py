@@ -4,34 +4,28 @@
                      ^                          |                     ^                            |
                      +------- withdrawn --------+                     +---- last path or session lost
 
-The parts know nothing of each other: `PathAgent` finds addresses, `Negotiation` makes keys, `Sessions` steers the
-lane, `Acquaintance` holds the papers. What one of them says means for the others is decided here and nowhere else.
+The parts know nothing of each other: `PathAgent` finds addresses, `Keying` makes and renews keys, `Gateway`
+opens and shuts the gate, `Acquaintance` holds the papers. What the word of one means for the others is decided here
+and nowhere else.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from fabric.core.account import explain
 from fabric.core.acquaintance import Acquaintance
 from fabric.core.events import Event, PathChanged, PeerChanged, Pong, StoreRecord
 from fabric.core.gateway import Gateway
-from fabric.core.handshake import Party
-from fabric.core.identity import Identity
-from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
-from fabric.core.negotiation import Agreed, FinishRepeated, Negotiation
-from fabric.core.path import Network, PathAgent, PrimaryChanged, ProbeDue
+from fabric.core.keying import AttemptFailed, BecameLive, CallDue, Keying, Met, SessionEnded
+from fabric.core.machine import Instant, Transmit, drain
+from fabric.core.path import Network, PathAgent, ProbeDue
 from fabric.core.records import PeerRecord
-from fabric.core.session import Sessions
-from fabric.core.settings import Settings
 from fabric.core.status import PathStatus, PeerState, PeerStatus
-from fabric.core.timers import Timers
-from fabric.dataplane.contract import Control, Lane, Port, Traffic
+from fabric.core.surroundings import Surroundings
+from fabric.dataplane.contract import Control, Traffic
 from fabric.errors import CertificateError
-from fabric.identity.certificate import Certificate
 from fabric.wire.address import Address, Candidate, CandidateKind
 from fabric.wire.datagram import Gated
 from fabric.wire.path import (
@@ -47,15 +41,8 @@ from fabric.wire.path import (
 )
 from fabric.wire.rendezvous import Introduction, ToService, WithdrawIntent
 
-FIRST_CALL_S = 0.3
-CALL_INTERVAL_S = 1.0
-"""At most one call a second (protocol.md section 5)."""
-
 OFFER_INTERVALS_S = (3.0, 10.0, 30.0, 60.0)
 """While connecting: a mapping that moved makes the last offer useless, and nobody else will say so."""
-
-REKEY_GRACE_S = 10.0
-"""The server of the pair asks for a re-key only when the client is late by this much."""
 
 OFFER_SPACING_S = 1.0
 """At most one offer a second goes through the service, whatever happens."""
@@ -63,25 +50,6 @@ OFFER_SPACING_S = 1.0
 MAX_PINGS = 64
 IPV4_UDP_BYTES = 28
 IPV6_UDP_BYTES = 48
-
-
-class _Timer(enum.Enum):
-    CALL = enum.auto()
-    OFFER = enum.auto()
-    REKEY = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every peer of a node shares. `check_address` and `allocate_index` see all of them."""
-
-    identity: Identity
-    lane: Lane
-    calendar: Calendar
-    draw: Draw
-    settings: Settings
-    allocate_index: Callable[[], int]
-    check_address: Callable[[Certificate], None]
 
 
 class Peer:
@@ -93,22 +61,11 @@ class Peer:
         self.papers = Acquaintance(around.identity, record, around.calendar, around.draw, around.check_address)
         self._gateway = Gateway(self.papers, around.calendar, around.draw, since_unix)
         self._paths = PathAgent(around.draw, around.settings.keepalive_s)
-        self._sessions = Sessions(around.lane, around.settings)
+        self._keying = Keying(around, record.name, lambda der: self.papers.check(der, self._now))
+        self._offer_at: Instant | None = None
         self._now: Instant = 0.0
-        self._negotiation = Negotiation(
-            self._party,
-            record.name,
-            lambda der: self.papers.check(der, self._now),
-            around.calendar,
-            around.draw,
-            around.allocate_index,
-        )
-        self._timers: Timers[_Timer] = Timers()
         self._candidates: tuple[Candidate, ...] = ()
         self._service_up = False
-        self._suspect = False
-        self._called = False
-        self._rekey_wanted = False
         self._offers_made = 0
         self._offered: Instant | None = None
         self._last_seen: Instant | None = None
@@ -129,7 +86,7 @@ class Peer:
         return self.papers.record.gate_index if self.papers.gate_in else None
 
     def holds(self, local_index: int) -> bool:
-        return self._sessions.holds(local_index)
+        return self._keying.holds(local_index)
 
     # what the node hands in
 
@@ -177,7 +134,7 @@ class Peer:
 
     def handle_withdrawn(self, now: Instant) -> None:
         """The service says that the other's intent is gone. It may lie, so a live session is not ended by it."""
-        if self._sessions.live is None:
+        if self._keying.live is None:
             self._withdraw(now)
 
     def handle_envelope_untrusted(self, envelope: bytes, now: Instant) -> None:
@@ -190,7 +147,7 @@ class Peer:
         self._paths.handle_candidates(self._known_candidates(), now)
         if offer.reply_wanted:
             # Whoever asks through the service has no session any more, whatever we still believe.
-            self._suspect = self._sessions.live is not None
+            self._keying.doubt()
             self._offer(reply_wanted=False, now=now)
         self._settle(now)
 
@@ -210,13 +167,13 @@ class Peer:
                 self._handle_reply(token, source, now)
             case Call():
                 if self._gateway.is_open:
-                    self._called = True
+                    self._keying.want()
                     self._paths.handle_probe(source, now)
         self._settle(now)
 
     def handle_control_untrusted(self, control: Control, now: Instant) -> None:
         """A message of the peer, sealed in a session. Raises `DecodeError`."""
-        if not self._sessions.holds(control.local_index):
+        if not self._keying.holds(control.local_index):
             return
         match decode_control(control.payload):
             case Probe(token=token):
@@ -234,18 +191,18 @@ class Peer:
         self._settle(now)
 
     def handle_traffic(self, traffic: Traffic, now: Instant) -> None:
+        self._keying.handle_sealed(traffic)
         if traffic.opened:
-            self._handle_opened(traffic, now)
+            self._last_seen = now
+            if self._keying.handle_opened(traffic, now):
+                self._handle_heard(traffic.source, now)
         elif traffic.sealed:
             self._paths.handle_sealed(now)
-        live = self._sessions.live
-        if live is not None and live.local_index == traffic.local_index:
-            live.highest_counter = max(live.highest_counter, traffic.highest_sealed_counter)
         self._settle(now)
 
     def handle_own_certificate(self, now: Instant) -> None:
         """The own certificate was renewed: the next handshake shows it, so let that be now."""
-        self._rekey_wanted = self._sessions.live is not None
+        self._keying.want()
         self._settle(now)
 
     def handle_trust_changed(self, now: Instant) -> None:
@@ -259,7 +216,7 @@ class Peer:
             self.papers.forget_introduction()
             self._paths.pause()
         else:
-            self._sessions.bound(self._certificates_end(certificate))
+            self._keying.bound(certificate)
         self._settle(now)
 
     def set_enabled(self, enabled: bool, now: Instant) -> None:
@@ -305,30 +262,17 @@ class Peer:
         return name is not None
 
     def handle_timeout(self, now: Instant) -> None:
-        if self._sessions.handle_timeout(now):
-            self._handle_session_ended(now)
         self._paths.handle_timeout(now)
-        if self._negotiation.handle_timeout(now):
-            self._paths.doubt(now)
-        for timer in self._timers.take_due(now):
-            match timer:
-                case _Timer.CALL:
-                    self._call(now)
-                case _Timer.OFFER:
-                    self._offer_if_lost(now)
-                case _Timer.REKEY:
-                    pass
+        self._keying.handle_timeout(self._paths.primary, now)
+        if self._offer_at is not None and self._offer_at <= now:
+            self._offer_at = None
+            self._offer_if_lost(now)
         self._settle(now)
 
     # what the node takes out
 
     def next_timeout(self) -> Instant | None:
-        nexts = (
-            self._timers.next(),
-            self._paths.next_timeout(),
-            self._negotiation.next_timeout(),
-            self._sessions.next_timeout(),
-        )
+        nexts = (self._offer_at, self._paths.next_timeout(), self._keying.next_timeout())
         return min((at for at in nexts if at is not None), default=None)
 
     def poll_event(self) -> Event | None:
@@ -344,7 +288,7 @@ class Peer:
     def state(self) -> PeerState:
         if not self.papers.record.enabled:
             return PeerState.DISABLED
-        if self._sessions.live is not None and self._paths.primary is not None:
+        if self._keying.live is not None and self._paths.primary is not None:
             return PeerState.CONNECTED
         if self.papers.certificate is None:
             return PeerState.PENDING
@@ -352,7 +296,7 @@ class Peer:
 
     def status(self, now: Instant) -> PeerStatus:
         counters = self._lane.counters(self.name)
-        live, certificate = self._sessions.live, self.papers.certificate
+        live, certificate = self._keying.live, self.papers.certificate
         state = self.state
         return PeerStatus(
             name=self.name,
@@ -371,54 +315,31 @@ class Peer:
 
     # handshakes and sessions
 
-    def _party(self) -> Party:
-        identity = self._around.identity
-        return Party(
-            identity.name, identity.network, identity.certificate.der, identity.signer, self._around.settings.suites
-        )
-
     def _handle_handshake_untrusted(self, source: Address, message: bytes, now: Instant) -> None:
         if not self._gateway.is_open:
             return
         try:
-            self._negotiation.handle_message_untrusted(source, message, self._gateway.freshness, now)
+            self._keying.handle_message_untrusted(source, message, self._gateway.freshness, now)
         except CertificateError as error:
             self._trouble = str(error)
             self._settle(now)
             raise
 
-    def _handle_agreed(self, agreed: Agreed, now: Instant) -> None:
-        certificate = agreed.established.certificate
+    def _handle_met(self, met: Met, now: Instant) -> None:
         self._trouble = ""
-        self.papers.pin(certificate)
-        self._lane.admit(self.name, Port(certificate.mac, certificate.addresses))
-        self._sessions.install(
-            agreed.established.keys, awaiting=agreed.awaiting, ends=self._certificates_end(certificate), now=now
-        )
-        self._paths.handle_proven(agreed.remote, now)
-        if not agreed.awaiting:
-            self._lane.send_control(agreed.established.keys.local_index, b"", agreed.remote)
-            self._handle_live(now)
+        self.papers.pin(met.certificate)
+        self._paths.handle_proven(met.remote, now)
 
-    def _handle_opened(self, traffic: Traffic, now: Instant) -> None:
-        self._last_seen = now
-        if self._sessions.confirm(traffic.local_index, now):
-            self._negotiation.confirm(traffic.local_index)
-            self._handle_live(now)
-        live = self._sessions.live
-        if live is None or live.local_index != traffic.local_index:
-            return
-        self._suspect = False
-        if traffic.source is None:
+    def _handle_heard(self, source: Address | None, now: Instant) -> None:
+        """Records of the live session opened; `source` where they came from elsewhere than the primary."""
+        if source is None:
             self._paths.handle_heard(now)
         else:
-            self._paths.handle_probe(traffic.source, now)
+            self._paths.handle_probe(source, now)
 
-    def _handle_live(self, now: Instant) -> None:
-        self._suspect = self._called = self._rekey_wanted = False
+    def _handle_live(self) -> None:
         self._offers_made = 0
-        self._timers.clear()
-        self._timers.set(_Timer.REKEY, now + self._around.settings.rekey_after_s + self._rekey_margin_s)
+        self._offer_at = None
         primary = self._paths.primary
         if primary is not None:
             self._steer(primary.address)
@@ -430,17 +351,10 @@ class Peer:
             self._trouble = "the own certificate has expired"
         elif certificate is not None and certificate.not_after <= unix:
             self._trouble = f"the certificate of {self.name} has expired"
-        self._sessions.end()
-        self._negotiation.abandon()
         self._paths.restart(now)
 
-    def _certificates_end(self, certificate: Certificate) -> Instant:
-        ends = min(certificate.not_after, self._around.identity.certificate.not_after)
-        return self._around.calendar.instant(ends)
-
     def _handle_close(self, reason: CloseReason, now: Instant) -> None:
-        self._sessions.end()
-        self._negotiation.abandon()
+        self._keying.end()
         if reason is CloseReason.WITHDRAWN:
             self._withdraw(now)
         else:
@@ -454,15 +368,13 @@ class Peer:
 
     def _end(self, reason: CloseReason | None) -> None:
         """Wipes the keys at once; with a reason the peer is told first, so that it does so too."""
-        live, primary = self._sessions.live, self._paths.primary
+        live, primary = self._keying.live, self._paths.primary
         if reason is not None and live is not None and primary is not None:
             self._lane.send_control(live.local_index, encode_control(Close(reason)), primary.address)
-        self._sessions.end()
-        self._negotiation.abandon()
+        self._keying.end()
         self._gateway.close()
-        self._timers.clear()
+        self._offer_at = None
         self._lane.dismiss(self.name)
-        self._called = self._suspect = self._rekey_wanted = False
 
     # paths
 
@@ -483,8 +395,8 @@ class Peer:
             self._events.append(Pong(self.name, ping, rtt_s, primary.kind, source))
 
     def _send_probe(self, due: ProbeDue, now: Instant) -> None:
-        live = self._sessions.live
-        if live is not None and not self._suspect:
+        live = self._keying.live
+        if live is not None and not self._keying.is_suspect:
             self._lane.send_control(live.local_index, encode_control(Probe(due.token)), due.to)
         elif self._gateway.is_open:
             self._transmits.append(Transmit(due.to, self._gateway.wrap_probe(due.token, now)))
@@ -492,7 +404,7 @@ class Peer:
     def _handle_primary(self, to: Address | None, now: Instant) -> None:
         if to is None:
             # Frames still go to the last address: it may come back before anything better is found.
-            self._suspect = self._sessions.live is not None
+            self._keying.doubt()
             self._offers_made = 0
             self._offer_if_lost(now)
             self._events.append(PathChanged(self.name, None, None))
@@ -512,20 +424,20 @@ class Peer:
     # offers
 
     def _offer_if_lost(self, now: Instant) -> None:
-        if self.state is not PeerState.CONNECTED or self._suspect:
+        if self.state is not PeerState.CONNECTED or self._keying.is_suspect:
             self._offer(reply_wanted=True, now=now)
 
     def _offer(self, *, reply_wanted: bool, now: Instant) -> None:
         """Tells the peer where this endpoint is: inside the session where there is one, else through the service."""
         if not self.papers.record.enabled or self.papers.certificate is None or not self._candidates:
             return
-        live, primary = self._sessions.live, self._paths.primary
-        if live is not None and primary is not None and not self._suspect:
+        live, primary = self._keying.live, self._paths.primary
+        if live is not None and primary is not None and not self._keying.is_suspect:
             offer = self.papers.make_offer(self._candidates, reply_wanted=False, now=now)
             self._lane.send_control(live.local_index, encode_control(OfferUpdate(offer)), primary.address)
         elif self._service_up and self.papers.bundle is not None:
             if self._offered is not None and now < self._offered + OFFER_SPACING_S:
-                self._timers.set(_Timer.OFFER, self._offered + OFFER_SPACING_S)
+                self._offer_at = self._offered + OFFER_SPACING_S
             else:
                 self._offer_through_service(reply_wanted, now)
 
@@ -541,64 +453,47 @@ class Peer:
     def _settle(self, now: Instant) -> None:
         """Brings the parts together after any input: what one of them said is acted on until all are quiet."""
         self._now = now
-        self._drain_negotiation(now)
+        self._drain_keying(now)
         self._drain_paths(now)
         if self.papers.record.enabled:
-            self._pursue(now)
-            self._drain_negotiation(now)
+            self._keying.pursue(self._paths.primary, now)
+            self._drain_keying(now)
+            self._plan_offer(now)
         record = self.papers.take_changed_record()
         if record is not None:
             self._events.append(StoreRecord(record))
         self._show()
 
-    def _drain_negotiation(self, now: Instant) -> None:
-        for event in drain(self._negotiation.poll_event):
+    def _drain_keying(self, now: Instant) -> None:
+        for event in drain(self._keying.poll_event):
             match event:
-                case Agreed():
-                    self._handle_agreed(event, now)
-                case FinishRepeated(local_index=index, remote=remote):
-                    self._lane.send_control(index, b"", remote)
-        for outgoing in drain(self._negotiation.poll_outgoing):
+                case Met():
+                    self._handle_met(event, now)
+                case BecameLive():
+                    self._handle_live()
+                case SessionEnded():
+                    self._handle_session_ended(now)
+                case AttemptFailed():
+                    self._paths.doubt(now)
+                case CallDue(to=to):
+                    if self._gateway.is_open:
+                        self._transmits.append(Transmit(to, self._gateway.wrap_call(now)))
+        for outgoing in drain(self._keying.poll_outgoing):
             if self._gateway.is_open:
-                for datagram in self._gateway.wrap_pieces(outgoing.message, now):
-                    self._transmits.append(Transmit(outgoing.to, datagram))
+                datagrams = self._gateway.wrap_pieces(outgoing.message, now)
+                self._transmits.extend(Transmit(outgoing.to, datagram) for datagram in datagrams)
 
     def _drain_paths(self, now: Instant) -> None:
         for event in drain(self._paths.poll_event):
-            match event:
-                case PrimaryChanged(to=to):
-                    self._handle_primary(to, now)
+            self._handle_primary(event.to, now)
         for due in drain(self._paths.poll_probe):
             self._send_probe(due, now)
 
-    def _pursue(self, now: Instant) -> None:
-        """Sees to it that there is, or will be, a session: the client sends HELLO, the server asks for one."""
-        if self.state is PeerState.CONNECTING and self._service_up:
-            wait_s = OFFER_INTERVALS_S[min(self._offers_made, len(OFFER_INTERVALS_S) - 1)]
-            if self._timers.set_if_unset(_Timer.OFFER, now + wait_s):
-                self._offers_made += 1
-        primary = self._paths.primary
-        if primary is None or not self._is_handshake_wanted(now):
-            self._timers.cancel(_Timer.CALL)
-        elif not self._negotiation.is_client:
-            self._timers.set_if_unset(_Timer.CALL, now + FIRST_CALL_S)
-        elif not self._negotiation.is_busy:
-            self._negotiation.begin(primary.address, primary.rtt_s, now)
-
-    def _is_handshake_wanted(self, now: Instant) -> bool:
-        if self._sessions.live is None or self._suspect or self._called or self._rekey_wanted:
-            return True
-        return self._sessions.is_rekey_due(now, self._rekey_margin_s)
-
-    @property
-    def _rekey_margin_s(self) -> float:
-        return 0.0 if self._negotiation.is_client else REKEY_GRACE_S
-
-    def _call(self, now: Instant) -> None:
-        primary = self._paths.primary
-        if primary is not None and self._gateway.is_open and self._is_handshake_wanted(now):
-            self._transmits.append(Transmit(primary.address, self._gateway.wrap_call(now)))
-            self._timers.set(_Timer.CALL, now + CALL_INTERVAL_S)
+    def _plan_offer(self, now: Instant) -> None:
+        """While connecting the peer is told again where this endpoint is, ever more rarely."""
+        if self._offer_at is None and self._service_up and self.state is PeerState.CONNECTING:
+            self._offer_at = now + OFFER_INTERVALS_S[min(self._offers_made, len(OFFER_INTERVALS_S) - 1)]
+            self._offers_made += 1
 
     # what a person sees
 
