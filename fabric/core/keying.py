@@ -32,10 +32,12 @@ REKEY_GRACE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """The peer has proven itself by `certificate`, and is reachable at `remote`."""
+    """The peer has proven itself by `certificate`; `source` is where it spoke from, and `is_proven` whether it was
+    spoken to there."""
 
     certificate: Certificate
-    remote: Address
+    source: Address
+    is_proven: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ class Keying:
         certificate, keys = agreed.established.certificate, agreed.established.keys
         self._around.lane.admit(self._peer, Port(certificate.mac, certificate.addresses))
         self._sessions.install(keys, awaiting=agreed.awaiting, ends=self._ends(certificate), now=now)
-        self._events.append(Met(certificate, agreed.remote))
+        self._events.append(Met(certificate, agreed.source, agreed.source == agreed.remote))
         if not agreed.awaiting:
             self._around.lane.send_control(keys.local_index, b"", agreed.remote)
             self._handle_live(now)

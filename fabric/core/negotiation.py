@@ -51,10 +51,15 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """A handshake is complete here. `awaiting`: the peer's first record must open before anything is sealed."""
+    """A handshake is complete here. `awaiting`: the peer's first record must open before anything is sealed.
+
+    `remote` is where our message went that the peer has answered; `source` is where its answer came from. Only where
+    the two are one has that address been proven: whoever copies an answer can send it from anywhere.
+    """
 
     established: Established
     remote: Address
+    source: Address
     awaiting: bool
 
 
@@ -78,6 +83,15 @@ class _Attempt:
 @dataclass(slots=True)
 class _Pending:
     handshake: ServerHandshake
+    to: Address
+    deadline: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    digest: bytes
+    local_index: int
+    remote: Address
     deadline: Instant
 
 
@@ -101,7 +115,7 @@ class Negotiation:
         self._allocate_index = allocate_index
         self._attempt: _Attempt | None = None
         self._pending: _Pending | None = None
-        self._finished: tuple[bytes, int] | None = None
+        self._finished: _Finished | None = None
         self._failures = 0
         self._tokens = float(HELLO_BURST)
         self._tokens_at: Instant = 0.0
@@ -144,7 +158,7 @@ class Negotiation:
             case MessageKind.ANSWER, True:
                 self._handle_answer(source, message, now)
             case MessageKind.FINISH, False:
-                self._handle_finish(source, message)
+                self._handle_finish(source, message, now)
             case kind, _:
                 raise DecodeError(f"{kind.name} from an endpoint that never sends it")
 
@@ -176,13 +190,13 @@ class Negotiation:
 
     def _handle_hello(self, source: Address, message: bytes, freshness: Freshness, now: Instant) -> None:
         hello = decode_hello(message)
-        if not self._take_token(now):
-            raise AuthenticationError("too many HELLOs")
         if not freshness.accept(hello.unix_ms, hello.challenge, self._calendar.unix(now)):
             raise AuthenticationError("a HELLO that is old or was seen before")
+        if not self._take_token(now):
+            raise AuthenticationError("too many HELLOs")
         handshake = ServerHandshake(self._party(), self._peer, self._check, self._allocate_index(), self._draw)
         answer = handshake.handle_hello(message)
-        self._pending = _Pending(handshake, now + PENDING_LIFE_S)
+        self._pending = _Pending(handshake, source, now + PENDING_LIFE_S)
         self._outgoing.append(Outgoing(source, answer))
 
     def _handle_answer(self, source: Address, message: bytes, now: Instant) -> None:
@@ -191,23 +205,23 @@ class Negotiation:
             raise AuthenticationError("an ANSWER to nothing")
         attempt.handshake.handle_answer(message)
         attempt.established = attempt.handshake.finish(FIRST)
-        attempt.to = source
         attempt.deadline = now + RESEND_S
-        self._outgoing.append(Outgoing(source, attempt.established.finish_message))
-        self._events.append(Agreed(attempt.established, source, awaiting=True))
+        self._outgoing.append(Outgoing(attempt.to, attempt.established.finish_message))
+        self._events.append(Agreed(attempt.established, attempt.to, source, awaiting=True))
 
-    def _handle_finish(self, source: Address, message: bytes) -> None:
+    def _handle_finish(self, source: Address, message: bytes, now: Instant) -> None:
         digest = blake2b_256(message)
-        if self._finished is not None and self._finished[0] == digest:
-            self._events.append(FinishRepeated(self._finished[1], source))
+        done, pending = self._finished, self._pending
+        if done is not None and done.digest == digest and now < done.deadline:
+            self._events.append(FinishRepeated(done.local_index, done.remote))
             return
-        if self._pending is None:
+        if pending is None:
             raise AuthenticationError("a FINISH to nothing")
-        self._pending.handshake.handle_finish(message)
-        established = self._pending.handshake.establish(FIRST)
+        pending.handshake.handle_finish(message)
+        established = pending.handshake.establish(FIRST)
         self._pending = None
-        self._finished = (digest, established.keys.local_index)
-        self._events.append(Agreed(established, source, awaiting=False))
+        self._finished = _Finished(digest, established.keys.local_index, pending.to, now + PENDING_LIFE_S)
+        self._events.append(Agreed(established, pending.to, source, awaiting=False))
 
     def _take_token(self, now: Instant) -> bool:
         self._tokens = min(HELLO_BURST, self._tokens + (now - self._tokens_at) / HELLO_INTERVAL_S)

@@ -328,7 +328,10 @@ class Peer:
     def _handle_met(self, met: Met, now: Instant) -> None:
         self._trouble = ""
         self.papers.pin(met.certificate)
-        self._paths.handle_proven(met.remote, now)
+        if met.is_proven:
+            self._paths.handle_proven(met.source, now)
+        else:
+            self._paths.handle_probe(met.source, now)
 
     def _handle_heard(self, source: Address | None, now: Instant) -> None:
         """Records of the live session opened; `source` where they came from elsewhere than the primary."""
