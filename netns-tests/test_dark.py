@@ -16,10 +16,9 @@ import pytest
 
 from fabric.lab import Endpoint, Host, Lab, Nat, Overlay
 from fabric.lab.overlay import connect
-from fabric.lab.traffic import Pings
+from fabric.lab.traffic import ETHERTYPE_ALL, Pings
 
 QUIET_S = 1.0
-ETHERTYPE_ALL = 0x0003
 ETHERNET_BYTES = 14
 
 pytestmark = pytest.mark.timeout(120)

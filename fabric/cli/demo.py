@@ -196,7 +196,7 @@ def _eavesdrop(story: Story, lab: Lab, alice: Endpoint, bob: Endpoint) -> None:
     with story.step(
         "somebody on the internet records all that alice's router sends while she writes to bob"
     ) as outcome:
-        inside = multicast_sender(alice)
+        inside = multicast_sender(alice.host, alice.overlay_ip())
         listener = bob.host.namespace.inside(lambda: _bound(bob.overlay_ip()))
         with Eavesdropper(lab, alice.host.site.upstream_device) as ear, inside, listener:
             inside.sendto(SECRET, (bob.overlay_ip(), SECRET_PORT))
@@ -219,8 +219,10 @@ def _multicast(story: Story, endpoints: dict[str, Endpoint]) -> None:
     name = "bob.local"
     with story.step(f'carol asks everybody on the LAN "who is {name}?" by multicast DNS, and bob answers') as outcome:
         bob, carol = endpoints["bob"], endpoints["carol"]
-        at_bob, at_carol = (multicast_listener(each, mdns.GROUP, mdns.PORT) for each in (bob, carol))
-        with at_bob, at_carol, multicast_sender(bob) as from_bob, multicast_sender(carol) as from_carol:
+        where = [(each.host, each.overlay_ip()) for each in (bob, carol)]
+        at_bob, at_carol = (multicast_listener(*each, mdns.GROUP, mdns.PORT) for each in where)
+        from_bob, from_carol = (multicast_sender(*each) for each in where)
+        with at_bob, at_carol, from_bob, from_carol:
             from_carol.sendto(mdns.query(name), (mdns.GROUP, mdns.PORT))
             heard = received(at_bob, mdns.query(name))
             from_bob.sendto(mdns.answer(name, bob.overlay_ip()), (mdns.GROUP, mdns.PORT))

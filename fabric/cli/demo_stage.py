@@ -17,9 +17,9 @@ from typing import Any
 from rich.table import Table
 
 from fabric.lab import Endpoint, Lab, LabError
+from fabric.lab.traffic import ETHERTYPE_ALL
 from fabric.lab.world import UNSHARED
 
-ETHERTYPE_ALL = 0x0003
 KIND_IN_WORDS = {
     "lan": "same LAN",
     "direct-udp": "direct, through both NATs",

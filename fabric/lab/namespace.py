@@ -128,15 +128,6 @@ class Namespace:
 
         self.netlink(act)
 
-    def add_vlan(self, device: str, parent: str, tag: int) -> None:
-        """Makes an 802.1Q device on `parent`, up."""
-
-        def act(route: Any) -> None:
-            route.link("add", ifname=device, kind="vlan", link=_index(route, parent), vlan_id=tag)
-
-        self.netlink(act)
-        self.set_up(device)
-
     def remove_device(self, device: str) -> None:
         self.netlink(lambda route: route.link("del", index=_index(route, device)))
 

@@ -20,13 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fabric.lab.namespace import LabError
-from fabric.lab.product import Endpoint
 from fabric.lab.program import Program
 from fabric.lab.world import Host
 
 CHUNK_BYTES = 1 << 18
 ETHERTYPE_EXPERIMENT = 0x88B5
 """IEEE 802 local experimental ethertype 1: nothing in any kernel answers to it."""
+ETHERTYPE_VLAN = 0x8100
+ETHERTYPE_ALL = 0x0003
+SOL_PACKET, PACKET_AUXDATA = 263, 8
+AUXDATA = struct.Struct("=IIIHHHH")
+"""status, length, captured length, offset of the frame, offset of the packet, VLAN tag, its ethertype"""
 
 
 # -- a file over TCP --------------------------------------------------------------------------------------------
@@ -162,9 +166,8 @@ class Pings:
 # -- multicast and broadcast ------------------------------------------------------------------------------------
 
 
-def multicast_listener(endpoint: Endpoint, group: str, port: int) -> socket.socket:
-    """A socket on the endpoint's host that has joined `group` on the overlay, ready to receive."""
-    own = endpoint.overlay_ip()
+def multicast_listener(host: Host, own: str, group: str, port: int) -> socket.socket:
+    """A socket on the host that has joined `group` on the network where it has the address `own`."""
 
     def make() -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -174,12 +177,11 @@ def multicast_listener(endpoint: Endpoint, group: str, port: int) -> socket.sock
         made.settimeout(2)
         return made
 
-    return endpoint.host.namespace.inside(make)
+    return host.namespace.inside(make)
 
 
-def multicast_sender(endpoint: Endpoint) -> socket.socket:
-    """A socket on the endpoint's host whose multicast and broadcast go out over the overlay."""
-    own = endpoint.overlay_ip()
+def multicast_sender(host: Host, own: str) -> socket.socket:
+    """A socket on the host whose multicast and broadcast go out on the network where it has the address `own`."""
 
     def make() -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -188,7 +190,7 @@ def multicast_sender(endpoint: Endpoint) -> socket.socket:
         made.bind((own, 0))
         return made
 
-    return endpoint.host.namespace.inside(make)
+    return host.namespace.inside(make)
 
 
 # -- raw frames -------------------------------------------------------------------------------------------------
@@ -200,6 +202,7 @@ def raw_socket(host: Host, device: str, ethertype: int = ETHERTYPE_EXPERIMENT) -
     def make() -> socket.socket:
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype))
         made.bind((device, ethertype))
+        made.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         made.settimeout(2)
         return made
 
@@ -209,6 +212,29 @@ def raw_socket(host: Host, device: str, ethertype: int = ETHERTYPE_EXPERIMENT) -
 def frame(destination: str, source: str, payload: bytes, ethertype: int = ETHERTYPE_EXPERIMENT) -> bytes:
     """An Ethernet frame; addresses as `02:fa:...`."""
     return _mac(destination) + _mac(source) + struct.pack("!H", ethertype) + payload
+
+
+def tagged_frame(destination: str, source: str, vlan: int, payload: bytes) -> bytes:
+    """The same inside an 802.1Q tag."""
+    inner = struct.pack("!HH", vlan, ETHERTYPE_EXPERIMENT) + payload
+    return frame(destination, source, inner, ETHERTYPE_VLAN)
+
+
+def received_in_vlan(listener: socket.socket, wanted: bytes, within_s: float = 2.0) -> int | None:
+    """The 802.1Q tag (0: none) of the frame with `wanted` that comes in on a packet socket; None if none comes.
+
+    Kernels take the tag out of the frame before anybody sees it, and tell it beside (packet(7), PACKET_AUXDATA), but
+    only to sockets that hear every ethertype: those are told before the tag is used up.
+    """
+    deadline = time.monotonic() + within_s
+    with contextlib.suppress(TimeoutError):
+        while (left := deadline - time.monotonic()) > 0:
+            listener.settimeout(left)
+            data, beside, _, _ = listener.recvmsg(65_535, 256)
+            if wanted in data:
+                tags = [AUXDATA.unpack_from(value)[5] for level, kind, value in beside if kind == PACKET_AUXDATA]
+                return int(tags[0]) & 0xFFF
+    return None
 
 
 def _mac(text: str) -> bytes:
