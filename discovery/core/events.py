@@ -1,0 +1,79 @@
+"""What the service did, for its log and metrics. No secret is in any of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    name: str
+    key_id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRefused:
+    """`key_id` is what was claimed."""
+
+    key_id: str
+    source: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConnected:
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLost:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRejected:
+    """A channel was closed before or because of what came over it. `name` is empty where none was proven."""
+
+    source: str
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Introduced:
+    one: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalAlarm:
+    """A certificate was renewed a second time, differently: two hosts hold its key. The endpoint is revoked."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationsIssued:
+    number: int
+    count: int
+
+
+Event = (
+    Enrolled
+    | EnrolmentRefused
+    | EndpointConnected
+    | EndpointLost
+    | ChannelRejected
+    | Renewed
+    | Introduced
+    | RenewalAlarm
+    | RevocationsIssued
+)

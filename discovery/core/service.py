@@ -1,0 +1,357 @@
+"""The discovery service: enrols endpoints, notes their intents, introduces those who both wish it, carries offers.
+
+Pure: time, randomness, the store and the keys come in. The driver's rule after every call: send all messages, then
+close what is to be closed, log the events, ask for the next timeout. What a call stored is durable when it returns.
+
+`handle_store_changed` is for changes that came from another process (the command line): what it revoked takes
+effect in that call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from discovery.core import events
+from discovery.core.authority import Ledger, RenewedTwiceError, purge, revoke
+from discovery.core.channel import (
+    NONCE_BYTES,
+    Channel,
+    ChannelState,
+    ServiceIdentity,
+    authenticate_untrusted,
+)
+from discovery.core.enrolment import LIMIT, Enrolment
+from discovery.core.introduction import Introducer
+from discovery.core.limits import OpenCount, Rate, SourceBuckets, TokenBucket
+from discovery.core.settings import Settings
+from discovery.core.store import Store
+from fabric.core.machine import NEVER, Calendar, Draw, Instant
+from fabric.errors import AuthenticationError, DecodeError, ExhaustedError, FabricError, PolicyError
+from fabric.identity.authority import Authority
+from fabric.identity.name import parse_name
+from fabric.identity.request import decode_request
+from fabric.identity.trust import Trust
+from fabric.wire.rendezvous import (
+    Authenticate,
+    Challenge,
+    EnrolmentAnswer,
+    EnrolmentRefusal,
+    EnrolmentRequest,
+    PublishBundle,
+    Refused,
+    Renew,
+    Renewed,
+    Revocations,
+    SendOffer,
+    StateIntent,
+    ToEndpoint,
+    ToService,
+    Welcome,
+    WithdrawIntent,
+)
+
+SECRET_BYTES = 32
+PURGE_S = 3600.0
+
+
+class Service:
+    """`counters` counts what was refused, by reason. Connections are numbers of the driver's choice, never reused."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        store: Store,
+        service: ServiceIdentity,
+        draw: Draw,
+        calendar: Calendar,
+        settings: Settings,
+        now: Instant,
+    ) -> None:
+        self._store = store
+        self._service = service
+        self._draw = draw
+        self._calendar = calendar
+        self._settings = settings
+        self._authority = authority
+        self._ledger = Ledger(authority, store, settings, draw)
+        self._enrolment = Enrolment(self._ledger, store, settings, draw(SECRET_BYTES))
+        self._trust = Trust(authority.root_der, authority.network, None)
+        self._channels: dict[int, Channel] = {}
+        self._deadlines: dict[int, Instant] = {}
+        self._connections: dict[str, int] = {}
+        self._messages: deque[tuple[int, ToEndpoint]] = deque()
+        self._closing: deque[int] = deque()
+        self._events: deque[events.Event] = deque()
+        self._introducer = Introducer(authority.network, store, settings, self._say)
+        self._open = OpenCount(per_source=settings.max_channels_per_source, overall=settings.max_channels)
+        self._attempts = SourceBuckets(Rate(settings.enrolment_rate, settings.enrolment_burst))
+        self._openings = SourceBuckets(Rate(settings.channel_rate, settings.channel_burst))
+        self._sweep_at = now + settings.sweep_s
+        self._purge_at = now
+        self.counters: Counter[str] = Counter()
+        self._refresh_revocations(now)
+
+    @property
+    def network(self) -> str:
+        return self._authority.network
+
+    @property
+    def authority_der(self) -> bytes:
+        """The root certificate."""
+        return self._authority.root_der
+
+    def connected(self) -> frozenset[str]:
+        """Returns the names of the endpoints whose channel is up."""
+        return frozenset(self._connections)
+
+    def replace_identity(self, service: ServiceIdentity) -> None:
+        """The TLS certificate was renewed; channels that are open stay bound to the one that they were opened over."""
+        self._service = service
+
+    # channels
+
+    def handle_connected(
+        self, connection: int, now: Instant, source: str = "", service: ServiceIdentity | None = None
+    ) -> None:
+        """`source` is the IP address it comes from; `service` what TLS showed, where that is not the newest."""
+        if not self._openings.take(source, now) or not self._open.enter(source):
+            self.counters["channel_limit"] += 1
+            self._closing.append(connection)
+            return
+        settings = self._settings
+        channel = Channel(
+            source=source,
+            service=service or self._service,
+            nonce=self._draw(NONCE_BYTES),
+            bucket=TokenBucket(Rate(settings.message_rate, settings.message_burst), now),
+            paused_until=now,
+        )
+        self._channels[connection] = channel
+        self._deadlines[connection] = now + settings.authentication_s
+        self._messages.append((connection, Challenge(channel.nonce)))
+
+    def handle_lost(self, connection: int, _now: Instant) -> None:
+        self._forget(connection)
+
+    def handle_message(self, connection: int, message: ToService, now: Instant) -> None:
+        """Acts on what an endpoint says; nothing that it may say raises."""
+        channel = self._channels.get(connection)
+        if channel is None:
+            return
+        channel.paused_until = now + channel.bucket.owe(now)
+        try:
+            match channel.state, message:
+                case ChannelState.EXPECTING_AUTHENTICATE, Authenticate():
+                    self._authenticate(connection, channel, message, now)
+                case ChannelState.EXPECTING_AUTHENTICATE, _:
+                    raise AuthenticationError("it spoke before it had proven itself")
+                case _, Authenticate():
+                    raise AuthenticationError("it began again on an open channel")
+                case _:
+                    self._act(connection, channel, message, now)
+        except FabricError as error:
+            self._reject(connection, channel, str(error))
+
+    def may_read(self, connection: int) -> Instant:
+        """Returns from when on the driver may read this channel's next message: who says too much is slowed down."""
+        channel = self._channels.get(connection)
+        return -NEVER if channel is None else channel.paused_until
+
+    # enrolment
+
+    def handle_enrolment(
+        self,
+        request: EnrolmentRequest,
+        source: str,
+        now: Instant,
+        service: ServiceIdentity | None = None,
+    ) -> EnrolmentAnswer | EnrolmentRefusal:
+        """Returns the answer, durable already. `service` is what TLS showed, where that is not the newest."""
+        outcome = self._enrol(request, source, now, service or self._service)
+        if isinstance(outcome, EnrolmentRefusal):
+            self.counters[f"enrolment_{outcome.code}"] += 1
+            self._events.append(events.EnrolmentRefused(request.key_id, source, outcome.why))
+        return outcome
+
+    def _enrol(
+        self, request: EnrolmentRequest, source: str, now: Instant, service: ServiceIdentity
+    ) -> EnrolmentAnswer | EnrolmentRefusal:
+        if not self._attempts.take(source, now):
+            return LIMIT
+        outcome = self._enrolment.enrol(request, service.certificate, self._calendar.unix(now))
+        if isinstance(outcome, EnrolmentRefusal):
+            return outcome
+        if not outcome.is_retry:
+            self._events.append(events.Enrolled(outcome.name, request.key_id, source))
+            self._close_superseded(outcome.name)
+        return self._enrolment.answer(outcome.certificate, self._refresh_revocations(now))
+
+    def _close_superseded(self, name: str) -> None:
+        """A host that enrolled again holds a new certificate: its old channel is not its own any more."""
+        connection = self._connections.get(name)
+        if connection is not None:
+            self._close(connection)
+
+    # time and changes from elsewhere
+
+    def handle_timeout(self, now: Instant) -> None:
+        for connection in [connection for connection, deadline in self._deadlines.items() if deadline <= now]:
+            self._reject(connection, self._channels[connection], "it did not prove itself in time")
+        unix = self._calendar.unix(now)
+        if now >= self._sweep_at:
+            self._sweep_at = now + self._settings.sweep_s
+            self._introducer.sweep(unix)
+            self._refresh_revocations(now)
+        if now >= self._purge_at:
+            self._purge_at = now + PURGE_S
+            purge(self._store, self._settings, unix)
+
+    def next_timeout(self) -> Instant:
+        # The first is the earliest: all have the same time to prove themselves.
+        return min(next(iter(self._deadlines.values()), NEVER), self._sweep_at, self._purge_at)
+
+    def handle_store_changed(self, now: Instant) -> None:
+        """Another process changed the store: revocations take effect here and now."""
+        self._refresh_revocations(now)
+        for name, connection in list(self._connections.items()):
+            record = self._store.endpoint(name)
+            if record is None or record.revoked is not None:
+                self._reject(connection, self._channels[connection], "the endpoint was revoked")
+
+    def revoke(self, name: str, why: str, now: Instant) -> bool:
+        """Revokes an endpoint at once, everywhere that can be told. False where there is nobody to revoke."""
+        if not revoke(self._store, name, why, self._calendar.unix(now)):
+            return False
+        self.handle_store_changed(now)
+        return True
+
+    # what the driver drains
+
+    def poll_message(self) -> tuple[int, ToEndpoint] | None:
+        return self._messages.popleft() if self._messages else None
+
+    def poll_close(self) -> int | None:
+        """Returns a connection to close, once all messages have been taken. `handle_lost` need not follow."""
+        return self._closing.popleft() if self._closing else None
+
+    def poll_event(self) -> events.Event | None:
+        return self._events.popleft() if self._events else None
+
+    # authentication
+
+    def _authenticate(self, connection: int, channel: Channel, message: Authenticate, now: Instant) -> None:
+        unix = self._calendar.unix(now)
+        revocations = self._refresh_revocations(now)
+        proven = authenticate_untrusted(channel, message, self._trust, self._store, self._settings, unix)
+        name = proven.record.name
+        self._close_older(name)
+        channel.name, channel.current = name, proven.current
+        del self._deadlines[connection]
+        channel.state = ChannelState.LATE if proven.is_late else ChannelState.UP
+        self._messages.append((connection, Welcome(proven.signature, self._settings.stun, revocations, unix)))
+        self._connections[name] = connection
+        self._events.append(events.EndpointConnected(name, channel.source))
+        self._introducer.note_seen(proven.record, unix)
+        if channel.state is ChannelState.UP:
+            self._introducer.handle_arrival(name, unix)
+
+    def _close_older(self, name: str) -> None:
+        """The newest channel of an endpoint is the one: an older one is what a roaming host left behind."""
+        older = self._connections.get(name)
+        if older is not None:
+            self._close(older)
+
+    # what endpoints say
+
+    def _act(self, connection: int, channel: Channel, message: ToService, now: Instant) -> None:
+        try:
+            if isinstance(message, Renew):
+                self._renew(connection, channel, message.request, now)
+            else:
+                self._require_current(channel, now)
+                self._act_on_others(channel.name, message, now)
+        except (DecodeError, AuthenticationError, PolicyError, ExhaustedError) as error:
+            kind = type(message).__name__
+            self.counters[f"refused_{kind}"] += 1
+            self._messages.append((connection, Refused(kind, f"{error}"[:255])))
+
+    def _act_on_others(self, name: str, message: ToService, now: Instant) -> None:
+        unix = self._calendar.unix(now)
+        match message:
+            case PublishBundle(bundle=bundle):
+                self._introducer.publish_bundle(name, bundle, unix)
+            case StateIntent(intent=intent):
+                introduced = self._introducer.state_intent(name, intent, unix)
+                if introduced is not None:
+                    self._events.append(introduced)
+            case WithdrawIntent(peer=peer):
+                self._introducer.withdraw(name, peer, unix)
+            case SendOffer(to=to, envelope=envelope):
+                self._introducer.send_offer(name, to, envelope, unix)
+            case Authenticate() | Renew():
+                raise AssertionError(message)
+
+    def _require_current(self, channel: Channel, now: Instant) -> None:
+        current = channel.current
+        if current is None or self._calendar.unix(now) >= current.not_after:
+            raise PolicyError("the certificate has ended: renew it first")
+
+    def _renew(self, connection: int, channel: Channel, request: bytes, now: Instant) -> None:
+        unix = self._calendar.unix(now)
+        record = self._store.endpoint(channel.name)
+        if record is None or channel.current is None:
+            raise PolicyError("the endpoint is not enrolled")
+        decoded = decode_request(request)
+        if parse_name(decoded.name, self.network) != record.name or decoded.public_key != record.public_key:
+            raise PolicyError("the request is not for the endpoint's own name and key")
+        try:
+            channel.current = self._ledger.renew(record, channel.current, request, unix)
+        except RenewedTwiceError as error:
+            self._events.append(events.RenewalAlarm(record.name, channel.source))
+            self.revoke(record.name, str(error), now)
+            return
+        self._messages.append((connection, Renewed(channel.current.der)))
+        self._events.append(events.Renewed(record.name))
+        if channel.state is ChannelState.LATE:
+            self._close(connection)  # it comes back with a certificate that stands, and states everything anew
+
+    # parts
+
+    def _say(self, name: str, message: ToEndpoint) -> bool:
+        """Queues a message for an endpoint; False where its channel is not up."""
+        connection = self._connections.get(name)
+        if connection is None or self._channels[connection].state is not ChannelState.UP:
+            return False
+        self._messages.append((connection, message))
+        return True
+
+    def _refresh_revocations(self, now: Instant) -> bytes:
+        """Returns the newest list in DER; where it names somebody new, tells everyone who is connected."""
+        newest, fresh = self._ledger.current_revocations(self._calendar.unix(now))
+        self._trust.update_revocations(newest.der)
+        if fresh:
+            self._events.append(events.RevocationsIssued(newest.number, len(newest.serials)))
+            for connection in self._connections.values():
+                self._messages.append((connection, Revocations(newest.der)))
+            for name in fresh:
+                self._introducer.handle_revoked(name, self._calendar.unix(now))
+        return newest.der
+
+    def _reject(self, connection: int, channel: Channel, why: str) -> None:
+        self.counters["channel_rejected"] += 1
+        self._events.append(events.ChannelRejected(channel.source, channel.name, why))
+        self._close(connection)
+
+    def _close(self, connection: int) -> None:
+        self._forget(connection)
+        self._closing.append(connection)
+
+    def _forget(self, connection: int) -> None:
+        channel = self._channels.pop(connection, None)
+        if channel is None:
+            return
+        self._deadlines.pop(connection, None)
+        self._open.leave(channel.source)
+        if self._connections.get(channel.name) == connection:
+            del self._connections[channel.name]
+            self._events.append(events.EndpointLost(channel.name))
