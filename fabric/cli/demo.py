@@ -20,10 +20,10 @@ from rich.live import Live
 from fabric.cli.demo_stage import Eavesdropper, Watch, hand_over
 from fabric.errors import FabricError
 from fabric.lab import Endpoint, Lab, LabError, Nat, Overlay, become_able, destroy_lab, mdns, why_not
+from fabric.lab.ability import PREFIX
 from fabric.lab.namespace import NAMED
 from fabric.lab.overlay import await_connected, introduce
 from fabric.lab.traffic import Transfer, Transferred, multicast_listener, multicast_sender, received
-from fabric.lab.world import PREFIX
 
 STANDING = "demo"
 DOWN = "down"

@@ -17,8 +17,8 @@ from typing import Any
 from rich.table import Table
 
 from fabric.lab import Endpoint, Lab, LabError
+from fabric.lab.ability import UNSHARED
 from fabric.lab.traffic import ETHERTYPE_ALL
-from fabric.lab.world import UNSHARED
 
 KIND_IN_WORDS = {
     "lan": "same LAN",

@@ -7,18 +7,22 @@ that a `Lab` makes has a link to the outside, so it may use addresses that belon
     namespace   one network namespace: devices, addresses, routes, settings, counters
     program     one program running inside a namespace
     nat         the kinds of NAT and firewall, as nftables rules
-    world       `Lab`: the internet, sites behind routers, hosts; and the proof that nothing is left over
+    site        hosts, and sites with the routers that they are behind
+    world       `Lab`: the internet with all of these; and the proof that nothing is left over
+    ability     whether it can be built here
     product     discovery service and endpoints, driven by the words of their command lines only
     overlay     a whole network of them, enrolled and started
     traffic     a file over TCP, steady pings, multicast, raw frames;  mdns: one question, one answer
 """
 
+from fabric.lab.ability import become_able, why_not
 from fabric.lab.namespace import Counters, LabError, Namespace
 from fabric.lab.nat import Filtering, Mapping, Nat
 from fabric.lab.overlay import Overlay
 from fabric.lab.product import DiscoveryService, Endpoint
 from fabric.lab.program import Finished, Program
-from fabric.lab.world import Host, Lab, Site, become_able, destroy_lab, why_not
+from fabric.lab.site import Host, Site
+from fabric.lab.world import Lab, destroy_lab
 
 __all__ = [
     "Counters",

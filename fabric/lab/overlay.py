@@ -10,7 +10,8 @@ from typing import TypeVar
 from fabric.lab.namespace import LabError
 from fabric.lab.nat import Nat
 from fabric.lab.product import Daemon, DiscoveryService, Endpoint
-from fabric.lab.world import Lab, Site
+from fabric.lab.site import Site
+from fabric.lab.world import Lab
 
 AT_ONCE = 6
 

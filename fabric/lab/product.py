@@ -13,7 +13,8 @@ from typing import Any
 
 from fabric.lab.namespace import LabError
 from fabric.lab.program import Finished, Program
-from fabric.lab.world import Host, Lab
+from fabric.lab.site import Host
+from fabric.lab.world import Lab
 
 READY_WITHIN_S = 30.0
 

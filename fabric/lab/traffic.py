@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fabric.lab.namespace import LabError
 from fabric.lab.program import Program
-from fabric.lab.world import Host
+from fabric.lab.site import Host
 
 CHUNK_BYTES = 1 << 18
 ETHERTYPE_EXPERIMENT = 0x88B5
