@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 from fabric.crypto.signature import verify_raw
-from fabric.errors import AuthenticationError, DecodeError
+from fabric.errors import DecodeError
 from fabric.identity.name import parse_name, parse_system, system_of
+from fabric.identity.parsing import parse_der, require_plain_signature
 
 MAX_REQUEST_BYTES = 2048
 
@@ -43,14 +44,7 @@ def make_request(seed: bytes, name: str) -> bytes:
 def decode_request(der: bytes) -> Request:
     """Raises `DecodeError` for anything that `make_request` can't have made, `AuthenticationError` for a signature
     that does not hold, and nothing else."""
-    if len(der) > MAX_REQUEST_BYTES:
-        raise DecodeError(f"a request of {len(der)} bytes")
-    try:
-        return _decode(der)
-    except (DecodeError, AuthenticationError):
-        raise
-    except Exception as error:  # as in `x509_form`: the parser's exceptions are many
-        raise DecodeError(f"the request can't be read: {type(error).__name__}") from None
+    return parse_der(_decode, der, MAX_REQUEST_BYTES)
 
 
 def _decode(der: bytes) -> Request:
@@ -58,6 +52,7 @@ def _decode(der: bytes) -> Request:
     key = request.public_key()
     if request.signature_algorithm_oid != SignatureAlgorithmOID.ED25519 or not isinstance(key, Ed25519PublicKey):
         raise DecodeError("the request is not over an Ed25519 key")
+    require_plain_signature(der, request.signature)
     public_key = key.public_bytes_raw()
     verify_raw(public_key, request.signature, request.tbs_certrequest_bytes)
     names = list(request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)

@@ -8,8 +8,9 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
 from fabric.crypto.signature import verify_raw
-from fabric.errors import AuthenticationError
+from fabric.errors import AuthenticationError, DecodeError
 from fabric.identity.fault import CertificateFaultError, Fault
+from fabric.identity.parsing import parse_der, require_plain_signature
 from fabric.identity.root import Root
 
 MAX_REVOCATIONS_BYTES = 65_536
@@ -32,22 +33,21 @@ def open_revocations(der: bytes, root: Root) -> RevocationList:
 
     The list's nextUpdate is not judged: where no newer list comes, the certificates' own end is the bound.
     """
-    if len(der) > MAX_REVOCATIONS_BYTES:
-        raise CertificateFaultError(Fault.MALFORMED, f"a revocation list of {len(der)} bytes")
     try:
-        return _open(der, root)
+        return parse_der(lambda data: _open(data, root), der, MAX_REVOCATIONS_BYTES)
     except CertificateFaultError:
         raise
     except AuthenticationError:
         raise CertificateFaultError(Fault.FOREIGN, "the revocation list's signature does not hold") from None
-    except Exception as error:  # as in `x509_form`: the parser's exceptions are many
-        raise CertificateFaultError(Fault.MALFORMED, f"revocation list, {type(error).__name__}") from None
+    except DecodeError as error:
+        raise CertificateFaultError(Fault.MALFORMED, f"revocation list: {error}") from None
 
 
 def _open(der: bytes, root: Root) -> RevocationList:
     crl = x509.load_der_x509_crl(der)
     if crl.signature_algorithm_oid != SignatureAlgorithmOID.ED25519 or crl.issuer != root.subject:
         raise CertificateFaultError(Fault.FOREIGN, "the revocation list is another authority's")
+    require_plain_signature(der, crl.signature)
     verify_raw(root.public_key, crl.signature, crl.tbs_certlist_bytes)
     extensions = crl.extensions
     if any(extension.critical and extension.oid not in _KNOWN_EXTENSIONS for extension in extensions):

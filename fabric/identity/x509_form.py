@@ -20,7 +20,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier, SignatureAlgorithmOID
 
+from fabric.errors import DecodeError
 from fabric.identity.fault import CertificateFaultError, Fault
+from fabric.identity.parsing import parse_der, require_plain_signature
 
 ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
@@ -53,14 +55,10 @@ class Form:
 
 def read_form(der: bytes) -> Form:
     """Returns what `der` says; no signature is checked. Raises `CertificateFaultError`, whatever the bytes are."""
-    if len(der) > MAX_CERTIFICATE_BYTES:
-        raise CertificateFaultError(Fault.MALFORMED, f"it has {len(der)} bytes")
     try:
-        return _read(der)
-    except CertificateFaultError:
-        raise
-    except Exception as error:  # the parser's own exceptions are many, and bytes from anyone must not choose one
-        raise CertificateFaultError(Fault.MALFORMED, type(error).__name__) from None
+        return parse_der(_read, der, MAX_CERTIFICATE_BYTES)
+    except DecodeError as error:
+        raise CertificateFaultError(Fault.MALFORMED, str(error)) from None
 
 
 def _read(der: bytes) -> Form:
@@ -69,6 +67,7 @@ def _read(der: bytes) -> Form:
         raise CertificateFaultError(Fault.PROFILE, "its version or serial number")
     if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ED25519:
         raise CertificateFaultError(Fault.PROFILE, "its signature is not Ed25519")
+    require_plain_signature(der, certificate.signature)
     key = certificate.public_key()
     if not isinstance(key, Ed25519PublicKey):
         raise CertificateFaultError(Fault.PROFILE, "its key is not Ed25519")
