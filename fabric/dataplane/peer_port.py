@@ -1,0 +1,185 @@
+"""The way out to one peer: frames that wait together, the session that seals them, and where they go.
+
+put: fills a record alone? --yes--> seal --> outbox
+                           --no---> wait --> flush, or no room for the next --> seal --> outbox
+     longer than a record? --------> slices --> seal each --> outbox
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fabric.core.machine import Instant
+from fabric.dataplane.contract import Drop, PeerCounters, Port
+from fabric.dataplane.guard import SourceGuard
+from fabric.dataplane.session import Session
+from fabric.wire.datagram import DATA_OVERHEAD_BYTES
+from fabric.wire.record import (
+    FRAMES_HEAD,
+    LENGTH_BYTES,
+    MAX_FRAME_BYTES,
+    MIN_FRAME_BYTES,
+    encode_frames,
+    slice_frame,
+)
+
+Target = tuple[str, int]
+"""IP and port, as a socket takes them."""
+
+MAX_UDP_PAYLOAD_BYTES = 65_507
+_FRAMES = 1
+_WORTH_WAITING = LENGTH_BYTES + 60
+"""What the shortest frame of a real card would take: a record with less room left than that goes at once."""
+
+
+class Outlet:
+    """What all ports of a lane write to: sealed datagrams, ports with waiting frames, sessions with news."""
+
+    __slots__ = ("datagrams", "unflushed", "unreported")
+
+    def __init__(self) -> None:
+        self.datagrams: list[tuple[bytes, Target]] = []
+        self.unflushed: list[PeerPort] = []
+        self.unreported: list[Session] = []
+
+
+class PeerPort:
+    """`put` a batch of frames, then `flush`: nothing waits longer than a batch.
+
+    While there is no promoted session or no target, `_room`, the bytes that the frames of one record may take
+    with their lengths, is 0 and every frame is dropped and counted.
+    """
+
+    __slots__ = (
+        "_datagrams",
+        "_drops",
+        "_enough",
+        "_limit",
+        "_outlet",
+        "_room",
+        "_rx_bytes",
+        "_sealing",
+        "_slice_id",
+        "_tx_bytes",
+        "_waiting",
+        "_waiting_bytes",
+        "guard",
+        "name",
+        "port",
+        "target",
+    )
+
+    def __init__(self, name: str, port: Port, guard: SourceGuard, outlet: Outlet) -> None:
+        self.name = name
+        self.port = port
+        self.guard = guard
+        self.target: Target | None = None
+        self._outlet = outlet
+        self._datagrams = outlet.datagrams
+        self._sealing: Session | None = None
+        self._limit = 0
+        self._slice_id = 0
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._drops: Counter[Drop] = Counter()
+        self._rx_bytes = 0
+        self._tx_bytes = 0
+        self._measure()
+
+    @property
+    def sealing(self) -> Session | None:
+        """The session that seals this peer's frames."""
+        return self._sealing
+
+    @property
+    def counters(self) -> PeerCounters:
+        return PeerCounters(self._rx_bytes, self._tx_bytes, dict(self._drops))
+
+    def seal_with(self, session: Session | None) -> None:
+        self._sealing = session
+        self._measure()
+
+    def steer(self, target: Target | None, payload_limit: int) -> None:
+        self.target = target
+        self._limit = min(payload_limit, MAX_UDP_PAYLOAD_BYTES)
+        self._measure()
+
+    def count_drop(self, reason: Drop, count: int = 1) -> None:
+        self._drops[reason] += count
+
+    def count_received(self, frame_bytes: int) -> None:
+        self._rx_bytes += frame_bytes
+
+    def put(self, frame: bytes, now: Instant) -> None:
+        """Sends a frame, at once or with the next `flush`."""
+        length = len(frame) + LENGTH_BYTES
+        if self._waiting:
+            if self._waiting_bytes + length <= self._room:
+                self._wait(frame, length)
+                return
+            self._seal_waiting(now)
+        if self._enough < length <= self._room:
+            self._seal(FRAMES_HEAD.pack(_FRAMES, length - LENGTH_BYTES) + frame, 1, length, now)
+        elif length <= self._room:
+            self._wait(frame, length)
+        else:
+            self._put_oversize(frame, now)
+
+    def flush(self, now: Instant) -> None:
+        """Sends what waits."""
+        if self._waiting:
+            self._seal_waiting(now)
+
+    def _wait(self, frame: bytes, length: int) -> None:
+        if length < LENGTH_BYTES + MIN_FRAME_BYTES:
+            self._drops[Drop.MALFORMED] += 1
+            return
+        if not self._waiting:
+            self._outlet.unflushed.append(self)
+        self._waiting.append(frame)
+        self._waiting_bytes += length
+
+    def _seal_waiting(self, now: Instant) -> None:
+        waiting, length = self._waiting, self._waiting_bytes
+        self._waiting, self._waiting_bytes = [], 0
+        self._seal(encode_frames(waiting), len(waiting), length, now)
+
+    def _seal(self, plain: bytes, frames: int, length: int, now: Instant) -> bool:
+        """Seals a record of `frames` frames that take `length` bytes with their lengths."""
+        session, target = self._sealing, self.target
+        if session is None or target is None:
+            self._drops[Drop.NO_SESSION if session is None else Drop.NO_PATH] += frames
+            return False
+        datagram = session.seal(plain)
+        if datagram is None:
+            self._drops[Drop.EXHAUSTED] += frames
+            return False
+        self._datagrams.append((datagram, target))
+        self._tx_bytes += length - LENGTH_BYTES * frames
+        session.sealed += 1
+        session.last_sealed = now
+        if not session.touched:
+            session.touched = True
+            self._outlet.unreported.append(session)
+        return True
+
+    def _put_oversize(self, frame: bytes, now: Instant) -> None:
+        """Too long for a record, which any frame is while nothing can be sent."""
+        if self._sealing is None or self.target is None:
+            self._drops[Drop.NO_SESSION if self._sealing is None else Drop.NO_PATH] += 1
+            return
+        slices = slice_frame(frame, self._limit - DATA_OVERHEAD_BYTES, self._slice_id)
+        if not slices or len(frame) > MAX_FRAME_BYTES:
+            self._drops[Drop.OVERSIZE] += 1
+            return
+        self._slice_id = (self._slice_id + 1) & 0xFFFFFFFF
+        for part in slices:
+            if not self._seal(part, 0, 0, now):
+                self._drops[Drop.EXHAUSTED] += 1
+                return
+        self._tx_bytes += len(frame)
+
+    def _measure(self) -> None:
+        able = self._sealing is not None and self.target is not None
+        self._room = max(0, self._limit - DATA_OVERHEAD_BYTES - 1) if able else 0
+        self._enough = self._room - _WORTH_WAITING
