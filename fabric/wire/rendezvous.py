@@ -141,10 +141,13 @@ class Refused(Message, frozen=True):
 
 
 ToService = Authenticate | PublishBundle | StateIntent | WithdrawIntent | SendOffer | Renew
-ToEndpoint = Challenge | Welcome | IntentNoted | Introduction | Withdrawn | DeliverOffer | Revocations | Renewed | Refused
+ToEndpoint = (
+    Challenge | Welcome | IntentNoted | Introduction | Withdrawn | DeliverOffer | Revocations | Renewed | Refused
+)
 
 
-# enrolment, over HTTPS: POST /v1/enrol
+# enrolment, over HTTPS: POST /v1/enrol with an EnrolmentRequest in MessagePack; 200 with an EnrolmentAnswer, or the
+# refusal's own status with an EnrolmentRefusal
 
 
 class EnrolmentRequest(msgspec.Struct, frozen=True):
@@ -176,8 +179,14 @@ class EnrolmentRefusal(msgspec.Struct, frozen=True):
     why: str
 
 
+REFUSAL_STATUS = {"key": 403, "name": 409, "request": 400, "limit": 429, "full": 507}
+"""HTTP status (RFC 9110, RFC 6585, RFC 4918) of each code of a refusal."""
+
 _to_service = msgspec.msgpack.Decoder(ToService)
 _to_endpoint = msgspec.msgpack.Decoder(ToEndpoint)
+_enrolment_request = msgspec.msgpack.Decoder(EnrolmentRequest)
+_enrolment_answer = msgspec.msgpack.Decoder(EnrolmentAnswer)
+_enrolment_refusal = msgspec.msgpack.Decoder(EnrolmentRefusal)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -195,7 +204,25 @@ def decode_to_endpoint(data: bytes) -> ToEndpoint:
     return message
 
 
-def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:
+def encode_enrolment(message: EnrolmentRequest | EnrolmentAnswer | EnrolmentRefusal) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_enrolment_request(data: bytes) -> EnrolmentRequest:
+    message: EnrolmentRequest = _decode(_enrolment_request, data)
+    return message
+
+
+def decode_enrolment_outcome(status: int, data: bytes) -> EnrolmentAnswer | EnrolmentRefusal:
+    """Returns what the body of a response with this HTTP status says."""
+    if status == 200:
+        answer: EnrolmentAnswer = _decode(_enrolment_answer, data)
+        return answer
+    refusal: EnrolmentRefusal = _decode(_enrolment_refusal, data)
+    return refusal
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
     if len(data) > MAX_MESSAGE_BYTES:
         raise DecodeError(f"a message of {len(data)} bytes")
     try:
