@@ -1,0 +1,73 @@
+"""`make bench`: every tunnel that is installed, several interleaved rounds, medians, a table and a plot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fabric.lab import LabError, become_able, why_not
+from tests.bench import fabric_tunnel, report
+from tests.bench.cable import cable
+from tests.bench.gauges import FULL, QUICK, Durations, Reading, read
+from tests.bench.tunnels import COMPETITORS, Tunnel
+
+PUBLISHED = Path("docs/measurements")
+SCRATCH = Path("build/bench")
+
+
+def main() -> int:
+    become_able([sys.executable, "-m", "tests.bench", *sys.argv[1:]])
+    options = _options()
+    if (reason := why_not()) is not None:
+        print(reason, file=sys.stderr)
+        return 1
+    tunnels = [tunnel for tunnel in (fabric_tunnel.TUNNEL, *COMPETITORS) if _wanted(tunnel, options.only)]
+    durations = QUICK if options.quick else FULL
+    rounds = options.rounds or (1 if options.quick else 5)
+    readings = _rounds(tunnels, rounds, durations, segmentation=not options.card)
+    life = None if options.no_life or fabric_tunnel.TUNNEL not in tunnels else fabric_tunnel.life(quick=options.quick)
+    directory = options.output or (SCRATCH if options.quick or options.only else PUBLISHED)
+    print(report.write(directory, tunnels, readings, life, rounds, segmentation=not options.card))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round; written to build/bench")
+    parser.add_argument("--rounds", type=int, help="how many rounds (default 5, quick 1)")
+    parser.add_argument("--only", action="append", help="only tunnels whose label contains this")
+    parser.add_argument("--no-life", action="store_true", help="leave out start-up, idle and memory of fabricd")
+    parser.add_argument("--card", action="store_true", help="a cable that cuts UDP super-datagrams like a real card")
+    parser.add_argument("--output", type=Path, help="directory for bench.json, bench.md, bench.svg")
+    return parser.parse_args()
+
+
+def _wanted(tunnel: Tunnel, only: list[str] | None) -> bool:
+    if only and not any(word in tunnel.label for word in only):
+        return False
+    if missing := tunnel.missing():
+        print(f"left out {tunnel.label}: {', '.join(missing)} not installed", file=sys.stderr)
+    return not missing
+
+
+def _rounds(
+    tunnels: list[Tunnel], rounds: int, durations: Durations, *, segmentation: bool
+) -> dict[str, list[Reading]]:
+    """Interleaved: what slows the machine down for a while falls on every tunnel, not on one."""
+    readings: dict[str, list[Reading]] = {tunnel.label: [] for tunnel in tunnels}
+    for number in range(1, rounds + 1):
+        for tunnel in tunnels:
+            try:
+                with cable(segmentation=segmentation) as made:
+                    reading = read(made, tunnel.raise_(made), durations)
+            except (LabError, ValueError, KeyError) as error:
+                print(f"round {number}: {tunnel.label} failed: {error}", file=sys.stderr)
+                continue
+            readings[tunnel.label].append(reading)
+            print(f"round {number}/{rounds} {tunnel.label:<13} {report.line(reading)}", file=sys.stderr, flush=True)
+    return readings
+
+
+if __name__ == "__main__":
+    sys.exit(main())
