@@ -1,0 +1,157 @@
+"""Moves frames and datagrams between the kernel and the lane: one task a file descriptor, a batch a wakeup.
+
+    TAP --read_batch--> lane.handle_frames ----> take_datagrams --send_batch--> UDP
+    UDP --receive_batch--> lane.handle_datagrams --> take_frames --write_batch--> TAP
+                              |--> not DATA: on_leftover      |--> traffic, controls: on_reports
+
+No frame crosses an await or a channel; what a wakeup finds is bounded, then every other task has its turn. A full
+UDP queue stops the reading of the TAP, so that the kernel's own queue there tells the senders to slow down.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from socket import socket
+from typing import Protocol
+
+import trio
+
+from fabric.core.machine import Instant
+from fabric.dataplane.contract import Control, Drop, Traffic
+from fabric.shell.clock import now
+from fabric.shell.tap import BATCH, Tap
+from fabric.shell.udp import Target, UdpSockets
+
+OnLeftover = Callable[[Sequence[tuple[bytes, Target]]], None]
+OnReports = Callable[[Sequence[Traffic], Sequence[Control]], None]
+
+STALL_S = 0.1
+"""A UDP queue that stays full for so long is not busy but stuck: what waits for it is dropped."""
+
+AGE_INTERVAL_S = 1.0
+
+
+class HotLane(Protocol):
+    """The side of a lane that is touched per batch; `dataplane.reference` says what each verb does."""
+
+    def handle_frames(self, frames: Sequence[bytes], now: Instant) -> None: ...
+
+    def handle_datagrams(self, batch: Sequence[tuple[bytes, Target]], now: Instant) -> list[tuple[bytes, Target]]: ...
+
+    def take_datagrams(self) -> list[tuple[bytes, Target]]: ...
+
+    def take_frames(self) -> list[bytes]: ...
+
+    def take_controls(self) -> list[Control]: ...
+
+    def take_traffic(self) -> list[Traffic]: ...
+
+    def handle_timeout(self, now: Instant) -> None: ...
+
+    def next_timeout(self) -> Instant | None: ...
+
+    def count_drop(self, reason: Drop, count: int) -> None: ...
+
+
+class Pump:
+    """`on_leftover` and `on_reports` are called between batches, and may steer the lane; traffic comes first."""
+
+    def __init__(
+        self, lane: HotLane, tap: Tap, udp: UdpSockets, on_leftover: OnLeftover, on_reports: OnReports
+    ) -> None:
+        self._lane = lane
+        self._tap = tap
+        self._udp = udp
+        self._on_leftover = on_leftover
+        self._on_reports = on_reports
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until cancelled; raises `OSError` where the device is taken away."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pump_tap)
+            for udp in self._udp.sockets:
+                nursery.start_soon(self._pump_udp, udp)
+            nursery.start_soon(self._age)
+            task_status.started()
+
+    def flush(self) -> None:
+        """Sends and delivers what the lane holds, without waiting: to be called after core has steered the lane."""
+        self._deliver()
+        batch = self._lane.take_datagrams()
+        if batch:
+            unsent = len(batch) - self._udp.send_batch(batch)
+            self._count(Drop.BACKPRESSURE, unsent)
+        self._settle_drops()
+
+    async def _pump_tap(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._tap.fd)
+            while frames := self._tap.read_batch():
+                self._lane.handle_frames(frames, now())
+                await self._send()
+                self._deliver()
+                self._report()
+                if len(frames) < BATCH:
+                    break
+                await trio.lowlevel.checkpoint()
+
+    async def _pump_udp(self, udp: socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(udp)
+            while batch := self._udp.receive_batch(udp):
+                leftovers = self._lane.handle_datagrams(batch, now())
+                self._deliver()
+                if leftovers:
+                    self._on_leftover(leftovers)
+                self._report()
+                if len(batch) < BATCH:
+                    break
+                await trio.lowlevel.checkpoint()
+
+    async def _age(self) -> None:
+        """Memory is what it frees: nobody waits for it, so once a second is often enough."""
+        while True:
+            await trio.sleep(AGE_INTERVAL_S)
+            deadline = self._lane.next_timeout()
+            if deadline is not None and deadline <= (instant := now()):
+                self._lane.handle_timeout(instant)
+
+    async def _send(self) -> None:
+        batch = self._lane.take_datagrams()
+        done = self._udp.send_batch(batch)
+        while done < len(batch):
+            with trio.move_on_after(STALL_S) as patience:
+                await self._udp.wait_writable(batch[done][1])
+            if patience.cancelled_caught:
+                self._count(Drop.BACKPRESSURE, len(batch) - done)
+                return
+            done = self._udp.send_batch(batch, done)
+
+    def _deliver(self) -> None:
+        frames = self._lane.take_frames()
+        if frames:
+            self._tap.write_batch(frames)
+
+    def _report(self) -> None:
+        traffic = self._lane.take_traffic()
+        controls = self._lane.take_controls()
+        if traffic or controls:
+            self._on_reports(traffic, controls)
+            self.flush()
+        else:
+            self._settle_drops()
+
+    def _settle_drops(self) -> None:
+        for drops in (self._udp.drops, self._tap.drops):
+            if drops:
+                self._take(drops)
+
+    def _take(self, drops: Counter[Drop]) -> None:
+        for reason, count in drops.items():
+            self._count(reason, count)
+        drops.clear()
+
+    def _count(self, reason: Drop, count: int) -> None:
+        if count:
+            self._lane.count_drop(reason, count)
