@@ -1,0 +1,195 @@
+"""Opens everything that a daemon needs, in an order in which nothing is lost, and joins it.
+
+    lock -> papers -> identity key -> keystore -> TAP -> UDP -> control socket -> node -> wishes
+
+The control socket listens before the wishes are taken: a command that finds none has stored its wish in time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+from fabric.core.identity import Identity
+from fabric.core.machine import Calendar
+from fabric.core.node import Interface, Node
+from fabric.core.records import PeerRecord
+from fabric.core.settings import Settings
+from fabric.crypto.aead import offered_suites
+from fabric.crypto.signature import Ed25519Signer
+from fabric.dataplane.reference import ReferenceLane
+from fabric.errors import ConfigurationError
+from fabric.shell import clock
+from fabric.shell.config import Config, control_path
+from fabric.shell.control import listen
+from fabric.shell.custody import Secrets, open_identity
+from fabric.shell.endpoint import Endpoint, Surroundings
+from fabric.shell.exit_code import CommandError, ExitCode
+from fabric.shell.keystore import Keystore
+from fabric.shell.lock import only_one
+from fabric.shell.log import Log
+from fabric.shell.papers import Papers, load_papers
+from fabric.shell.pump import Pump
+from fabric.shell.service_link import Patience, ServiceLink
+from fabric.shell.stun import StunNames
+from fabric.shell.tap import Tap, open_tap
+from fabric.shell.tls import context_under
+from fabric.shell.udp import UdpSockets, open_udp_sockets
+from fabric.wire.address import Address
+from fabric.wire.record import overlay_mtu
+
+_PORT = "port"
+
+_log = Log("fabric.daemon")
+
+
+@dataclass
+class Parts:
+    """What `prepare` has opened, to be run together."""
+
+    config: Config
+    papers: Papers
+    custody: str
+    identity: Identity
+    calendar: Calendar
+    node: Node
+    lane: ReferenceLane
+    tap: Tap
+    udp: UdpSockets
+    listener: socket.socket
+    endpoint: Endpoint = field(init=False)
+    pump: Pump = field(init=False)
+    stun: StunNames = field(init=False)
+    service: ServiceLink = field(init=False)
+    started: float = field(default_factory=clock.now)
+
+    @property
+    def mtu(self) -> int:
+        return self.config.mtu or overlay_mtu(self.config.path_mtu)
+
+    def overlay_interfaces(self) -> list[Interface]:
+        """Returns the own overlay addresses, each with the range of the LAN that it is in."""
+        ranges = [ip_network(text) for text in self.papers.network.overlay]
+        lengths = {network.version: network.prefixlen for network in ranges}
+        return [
+            ip_interface(f"{address}/{lengths.get(address.version, address.max_prefixlen)}")
+            for address in self.identity.certificate.addresses
+        ]
+
+    # the outlet of the endpoint
+
+    def transmit(self, to: Address, payload: bytes) -> None:
+        self.udp.send_batch([(payload, (to.ip, to.port))])
+
+    def flush(self) -> None:
+        self.pump.flush()
+
+
+@contextmanager
+def prepare(state: Path, config: Config, environment: Mapping[str, str]) -> Iterator[Parts]:
+    """Opens everything that a daemon needs. Raises `ConfigurationError`, `CommandError`, `OSError`."""
+    papers = load_papers(state)
+    with ExitStack() as opened:
+        opened.enter_context(only_one(state))
+        secrets = open_identity(state, config.passphrase_file, environment, os.urandom)
+        keystore = opened.enter_context(Keystore(state, secrets.storage_key, os.urandom))
+        calendar = Calendar(clock.wall_offset())
+        identity = _identity(papers, secrets, keystore, calendar)
+        tap = _open_tap(config, identity)
+        opened.callback(tap.close)
+        udp = _open_udp(config, keystore)
+        opened.callback(udp.close)
+        listener = opened.enter_context(listen(control_path(state, config), config.control_group))
+        lane = ReferenceLane(identity.certificate.mac, identity.certificate.addresses)
+        node = Node(identity, lane, calendar, os.urandom, _settings(config), _records(keystore), clock.now())
+        parts = Parts(config, papers, secrets.custody.value, identity, calendar, node, lane, tap, udp, listener)
+        _join(parts, state, keystore, secrets.seed)
+        parts.endpoint.settle()
+        parts.endpoint.fulfil_waiting()
+        try:
+            yield parts
+        finally:
+            control_path(state, config).unlink(missing_ok=True)
+
+
+def _identity(papers: Papers, secrets: Secrets, keystore: Keystore, calendar: Calendar) -> Identity:
+    signer = Ed25519Signer(secrets.seed)
+    if signer.public_key != papers.certificate.public_key:
+        raise ConfigurationError("certificate.pem is not for the key in identity.key: enrol again")
+    bundle, bundle_secrets = keystore.load_bundles(calendar.unix(clock.now()))
+    return Identity(
+        name=papers.certificate.name,
+        network=papers.network_name,
+        certificate=papers.certificate,
+        trust=papers.trust(),
+        signer=signer,
+        secrets=bundle_secrets,
+        bundle=bundle,
+    )
+
+
+def _records(keystore: Keystore) -> list[PeerRecord]:
+    records, unreadable = keystore.load_records()
+    for name in unreadable:
+        _log.error("what was stored of a peer can't be read: remove it and add it again", peer=name)
+    return records
+
+
+def _settings(config: Config) -> Settings:
+    names = ("keepalive_s", "rekey_after_s", "session_life_s", "straggler_s", "stun_interval_s")
+    more = ("intent_life_s", "offer_life_s")
+    tuned = {name: value for name in names + more if (value := getattr(config, name)) is not None}
+    return Settings(suites=offered_suites(config.cipher), path_mtu=config.path_mtu, **tuned)
+
+
+def _open_tap(config: Config, identity: Identity) -> Tap:
+    try:
+        return open_tap(config.device, identity.certificate.mac)
+    except ConfigurationError as error:
+        if isinstance(error.__cause__, PermissionError | FileNotFoundError):
+            raise CommandError(ExitCode.NOT_PERMITTED, str(error)) from error
+        raise
+
+
+def _open_udp(config: Config, keystore: Keystore) -> UdpSockets:
+    """Keeps the port that was drawn: peers that know it find this endpoint again without the service."""
+    if config.port:
+        return open_udp_sockets(config.port)
+    try:
+        udp = open_udp_sockets(int(keystore.fact(_PORT) or 0))
+    except ConfigurationError:
+        udp = open_udp_sockets(0)
+    keystore.note_fact(_PORT, str(udp.port))
+    return udp
+
+
+def _join(parts: Parts, state: Path, keystore: Keystore, seed: bytes) -> None:
+    config, papers, identity = parts.config, parts.papers, parts.identity
+
+    def handle_stun_names(names: tuple[str, ...]) -> None:
+        if not config.stun:
+            parts.stun.replace(names)
+
+    around = Surroundings(state, identity, parts.calendar, keystore, seed, clock.now, handle_stun_names)
+    parts.endpoint = endpoint = Endpoint(around, parts.node, parts)
+    parts.pump = Pump(parts.lane, parts.tap, parts.udp, endpoint.handle_leftover, endpoint.handle_reports)
+    parts.stun = StunNames(config.stun or papers.network.stun, endpoint.handle_stun_servers)
+
+    def check(certificate: bytes, host: str) -> None:
+        identity.trust.check_service(certificate, host, parts.calendar.unix(clock.now()))
+
+    parts.service = ServiceLink(
+        config.service or papers.network.service,
+        context_under(papers.authority),
+        check,
+        endpoint,
+        Patience(config.service_retry_s, config.service_retry_limit_s, config.service_silence_s),
+        random.SystemRandom().random,
+    )
+    endpoint.attach(parts.service)

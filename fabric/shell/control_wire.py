@@ -1,0 +1,190 @@
+"""What a command and the daemon say over the control socket: one JSON object a line, one answer a question.
+
+    {"ask":"wait","peer":"web-1","path":"direct","timeout_s":30}
+    {"answer":"done","peer":"web-1.home", ...}    or    {"answer":"failed","code":1,"why":"..."}
+
+A connection may ask again after each answer. A question that waits is given up by closing the connection.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from fabric.errors import DecodeError
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+"""A status of some thousand peers; a question is never longer than `MAX_QUESTION_BYTES`."""
+MAX_QUESTION_BYTES = 4096
+
+Text = Annotated[str, msgspec.Meta(max_length=255)]
+
+
+class Question(msgspec.Struct, frozen=True, tag_field="ask"):
+    """Base of all questions."""
+
+
+class AskStatus(Question, frozen=True, tag="status"):
+    peer: Text | None = None
+
+
+class AskAdd(Question, frozen=True, tag="add"):
+    peer: Text
+    fingerprint: Text | None = None
+
+
+class AskRemove(Question, frozen=True, tag="remove"):
+    peer: Text
+
+
+class AskEnable(Question, frozen=True, tag="enable"):
+    peer: Text
+
+
+class AskDisable(Question, frozen=True, tag="disable"):
+    peer: Text
+
+
+class AskWait(Question, frozen=True, tag="wait"):
+    """Answered when the peer is connected over such a path, or when `timeout_s` have passed."""
+
+    peer: Text
+    path: Literal["direct", "any"] = "any"
+    timeout_s: Annotated[float, msgspec.Meta(ge=0, le=86_400 * 365)] = 60.0
+
+
+class AskPing(Question, frozen=True, tag="ping"):
+    """One exchange over the session."""
+
+    peer: Text
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 2.0
+
+
+class AskWishes(Question, frozen=True, tag="wishes"):
+    """Act on the wishes that wait in the state directory: for one that was stored while the daemon started."""
+
+
+AnyQuestion = AskStatus | AskAdd | AskRemove | AskEnable | AskDisable | AskWait | AskPing | AskWishes
+
+
+class PathReport(msgspec.Struct, frozen=True):
+    kind: str
+    remote: str
+    rtt_ms: float | None
+    mtu: int
+
+
+class PeerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`verified` is true where a fingerprint was pinned before the first meeting; `last_seen_s` is seconds ago."""
+
+    name: str
+    state: str
+    why: str
+    path: PathReport | None
+    cipher: str | None
+    addresses: tuple[str, ...]
+    mac: str | None
+    verified: bool
+    last_seen_s: float | None
+    rx_bytes: int
+    tx_bytes: int
+    drops: dict[str, int]
+
+
+class CertificateReport(msgspec.Struct, frozen=True):
+    """`expires` is RFC 3339 in UTC."""
+
+    expires: str
+    expires_in_s: float
+
+
+class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`discovery_why` says why it is unreachable; `custody` who holds what opens the identity key."""
+
+    name: str
+    network: str
+    addresses: tuple[str, ...]
+    mac: str
+    device: str
+    cipher: str
+    certificate: CertificateReport
+    discovery: Literal["connected", "unreachable"]
+    discovery_why: str
+    fingerprint: str
+    custody: str
+    lane: str
+    port: int
+    mtu: int
+    underlay: tuple[str, ...]
+    drops: dict[str, int]
+    version: str
+    uptime_s: float
+
+
+class StatusReport(msgspec.Struct, frozen=True):
+    """What `fabric status --json` prints."""
+
+    endpoint: EndpointReport
+    peers: tuple[PeerReport, ...]
+
+
+class Answer(msgspec.Struct, frozen=True, tag_field="answer"):
+    """Base of all answers."""
+
+
+class Done(Answer, frozen=True, tag="done"):
+    """It is so. `peer` is the full name, where one was asked about."""
+
+    peer: str | None = None
+
+
+class Failed(Answer, frozen=True, tag="failed"):
+    """`code` is the exit code for the command; `why` one sentence."""
+
+    code: int
+    why: str
+
+
+class Status(Answer, frozen=True, tag="status"):
+    report: StatusReport
+
+
+class Connected(Answer, frozen=True, tag="connected"):
+    """The peer is connected, now or since it was waited for."""
+
+    peer: str
+    path: PathReport | None
+
+
+class Pinged(Answer, frozen=True, tag="pinged"):
+    peer: str
+    rtt_ms: float
+    kind: str
+    remote: str
+
+
+AnyAnswer = Done | Failed | Status | Connected | Pinged
+
+_questions: msgspec.json.Decoder[AnyQuestion] = msgspec.json.Decoder(AnyQuestion)
+_answers: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)
+
+
+def encode_line(said: AnyQuestion | AnyAnswer) -> bytes:
+    return msgspec.json.encode(said) + b"\n"
+
+
+def decode_question(line: bytes) -> AnyQuestion:
+    """Raises `DecodeError`."""
+    try:
+        return _questions.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise DecodeError(f"not a question: {error}") from None
+
+
+def decode_answer(line: bytes) -> AnyAnswer:
+    """Raises `DecodeError`."""
+    try:
+        return _answers.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise DecodeError(f"not an answer: {error}") from None

@@ -1,0 +1,148 @@
+"""`fabricd`: one endpoint, in the foreground, until SIGTERM.
+
+    pump | driver | links | clock | service link | STUN names | control | watchdog | signals
+
+Whatever ends one of these tasks ends all of them, and systemd starts the daemon again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from fabric import __version__
+from fabric.core.node import Interface
+from fabric.crypto.aead import offered_suites
+from fabric.shell import clock
+from fabric.shell.assembly import Parts, prepare
+from fabric.shell.config import DEFAULT_STATE, STATE_VARIABLE, load_config
+from fabric.shell.control import serve_control
+from fabric.shell.control_wire import EndpointReport
+from fabric.shell.endpoint import Endpoint
+from fabric.shell.links import watch_links
+from fabric.shell.log import Log, start_log
+from fabric.shell.notify import READY, STOPPING, keep_watchdog, notify
+from fabric.shell.program import run_program
+from fabric.shell.questions import Questions
+from fabric.shell.report import counted, mac_text, report_certificate
+
+SLEPT_S = 1.0
+LANE = "reference"
+
+_log = Log("fabric.daemon")
+
+
+async def run(parts: Parts) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    endpoint = parts.endpoint
+    certificate = parts.identity.certificate
+    await parts.tap.configure(certificate.mac, parts.mtu, parts.overlay_interfaces())
+    questions = Questions(endpoint, lambda: report_endpoint(parts))
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(parts.pump.run)
+            await nursery.start(_watch_links, parts)
+            nursery.start_soon(endpoint.run)
+            nursery.start_soon(parts.service.run)
+            nursery.start_soon(parts.stun.run)
+            nursery.start_soon(_watch_clock, endpoint)
+            nursery.start_soon(serve_control, parts.listener, questions.answer)
+            nursery.start_soon(keep_watchdog)
+            _log.info("ready", name=parts.identity.name, device=parts.tap.name, custody=parts.custody)
+            notify(READY)
+            await anext(signals)
+            notify(STOPPING)
+            _log.info("stopping")
+            endpoint.close()
+            nursery.cancel_scope.cancel()
+
+
+def report_endpoint(parts: Parts) -> EndpointReport:
+    identity, config, endpoint = parts.identity, parts.config, parts.endpoint
+    certificate = identity.certificate
+    drops = {reason.value: count for reason, count in parts.lane.drops().items()}
+    return EndpointReport(
+        name=identity.name,
+        network=identity.network,
+        addresses=tuple(str(address) for address in certificate.addresses),
+        mac=mac_text(certificate.mac),
+        device=parts.tap.name,
+        cipher=offered_suites(config.cipher)[0].label,
+        certificate=report_certificate(certificate, parts.calendar.unix(clock.now())),
+        discovery="connected" if endpoint.is_service_up else "unreachable",
+        discovery_why=parts.service.why,
+        fingerprint=certificate.fingerprint,
+        custody=parts.custody,
+        lane=LANE,
+        port=parts.udp.port,
+        mtu=parts.mtu,
+        underlay=tuple(str(interface.ip) for interface in endpoint.interfaces),
+        drops=counted({**drops, **endpoint.counters}),
+        version=__version__,
+        uptime_s=round(clock.now() - parts.started, 3),
+    )
+
+
+# tasks
+
+
+async def _watch_links(parts: Parts, task_status: trio.TaskStatus[None]) -> None:
+    has_looked = False
+
+    def handle(interfaces: tuple[Interface, ...]) -> None:
+        nonlocal has_looked
+        parts.endpoint.handle_interfaces(interfaces, parts.udp.port)
+        if has_looked:
+            parts.stun.look_again()
+        else:
+            has_looked = True
+            task_status.started()
+
+    await watch_links(parts.tap.name, handle)
+
+
+async def _watch_clock(endpoint: Endpoint) -> None:
+    asleep_s = clock.asleep_s()
+
+    def handle_set() -> None:
+        nonlocal asleep_s
+        before, asleep_s = asleep_s, clock.asleep_s()
+        endpoint.handle_clock(clock.wall_offset(), has_slept=asleep_s - before > SLEPT_S)
+
+    await clock.watch_clock(handle_set)
+
+
+# the command line
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def fabricd(
+    state: Annotated[
+        Path, typer.Option(envvar=STATE_VARIABLE, help="Where the endpoint keeps everything.")
+    ] = DEFAULT_STATE,
+    device: Annotated[str | None, typer.Option(help="Name of the overlay device.")] = None,
+    port: Annotated[int | None, typer.Option(help="UDP and TCP port; 0 draws one.")] = None,
+    cipher: Annotated[str | None, typer.Option(help="auto, aes-256-gcm or chacha20-poly1305.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run the endpoint of a virtual LAN, in the foreground, until SIGTERM.
+
+    Every option is also a line of DIR/config.toml, and FABRIC_ and its name in the environment.
+    """
+    options = {"device": device, "port": port, "cipher": cipher, "log_level": log_level}
+    config = load_config(state, os.environ, options)
+    start_log(config.log_level)
+    with prepare(state, config, os.environ) as parts:
+        trio.run(run, parts)
+
+
+def main() -> None:
+    sys.exit(run_program(app, "fabricd"))

@@ -1,0 +1,140 @@
+"""The host's own addresses, now and whenever they change: rtnetlink(7), read as it comes."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import Any
+
+import trio
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl  # type: ignore[import-untyped]
+
+Interface = IPv4Interface | IPv6Interface
+
+SETTLE_S = 0.1
+"""Changes come in bursts (link up, address, route): one look behind the first is enough for most."""
+
+OVERLAY_MAC_PREFIX = "02:fa:"
+"""Devices of this program, other networks' included, carry such an address: no overlay runs over another."""
+
+_RTM_GETLINK, _RTM_GETADDR = 18, 22
+_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
+_NLMSG_DONE, _NLMSG_ERROR = 3, 2
+_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+_IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
+_IFA_F_DADFAILED, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x08, 0x20, 0x40
+_UNUSABLE = _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
+_RECEIVE_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    index: int
+    name: str
+    flags: int
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    link: int
+    interface: Interface
+    flags: int
+
+
+def underlay(links: list[Link], addresses: list[HostAddress], device: str) -> tuple[Interface, ...]:
+    """Returns the addresses that a peer might reach: none of `device` or of another overlay, no loopback, no
+    link-local, none that the kernel has not finished or given up, none of a link without carrier."""
+    wanted = _IFF_UP | _IFF_RUNNING
+    usable = {
+        link.index
+        for link in links
+        if link.flags & (wanted | _IFF_LOOPBACK) == wanted
+        and link.name != device
+        and not link.mac.startswith(OVERLAY_MAC_PREFIX)
+    }
+    return tuple(
+        address.interface
+        for address in addresses
+        if address.link in usable and not address.flags & _UNUSABLE and _is_routed(address.interface)
+    )
+
+
+async def watch_links(
+    device: str, handle: Callable[[tuple[Interface, ...]], None], sleep: Callable[[float], Awaitable[None]] = trio.sleep
+) -> None:
+    """Calls `handle` with what `underlay` finds, once at the start and then after every change."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as news:
+        news.setblocking(False)
+        news.bind((0, _GROUPS))
+        while True:
+            handle(await read_underlay(device))
+            await trio.lowlevel.wait_readable(news)
+            await sleep(SETTLE_S)
+            _discard(news)
+
+
+async def read_underlay(device: str) -> tuple[Interface, ...]:
+    """Returns what `underlay` finds now. Raises `OSError`."""
+    messages = await _dump(_RTM_GETLINK) + await _dump(_RTM_GETADDR)
+    links = [_link_of(message) for message in messages if message["event"] == "RTM_NEWLINK"]
+    addresses = [_address_of(message) for message in messages if message["event"] == "RTM_NEWADDR"]
+    return underlay(links, [address for address in addresses if address is not None], device)
+
+
+def _is_routed(interface: Interface) -> bool:
+    ip = interface.ip
+    return not (ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified)
+
+
+async def _dump(kind: int) -> list[Any]:
+    """Returns all messages of the kernel's answer to one request."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as asker:
+        asker.setblocking(False)
+        asker.bind((0, 0))
+        # struct nlmsghdr, then a struct ifinfomsg of zeroes, which is longer than ifaddrmsg and serves both
+        asker.send(struct.pack("=IHHII16x", 32, kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0))
+        parser = MarshalRtnl()
+        messages: list[Any] = []
+        while True:
+            await trio.lowlevel.wait_readable(asker)
+            data = asker.recv(_RECEIVE_BYTES)
+            for message in parser.parse(data):
+                if message["header"]["type"] in (_NLMSG_DONE, _NLMSG_ERROR):
+                    return messages
+                messages.append(message)
+
+
+def _discard(news: socket.socket) -> None:
+    """Reads what has gathered; it only said that something changed. Too much of it (ENOBUFS) says the same."""
+    while True:
+        try:
+            news.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+
+
+def _link_of(message: Any) -> Link:
+    return Link(
+        message["index"],
+        message.get_attr("IFLA_IFNAME") or "",
+        message["flags"],
+        message.get_attr("IFLA_ADDRESS") or "",
+    )
+
+
+def _address_of(message: Any) -> HostAddress | None:
+    """IFA_LOCAL is the own end where IFA_ADDRESS is the other one of a point-to-point link."""
+    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    if not text:
+        return None
+    flags = message.get_attr("IFA_FLAGS")
+    interface = ip_interface(f"{text}/{message['prefixlen']}")
+    return HostAddress(message["index"], interface, message["flags"] if flags is None else flags)

@@ -1,0 +1,91 @@
+"""Answers what commands ask over the control socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fabric.core.status import PathKind, PeerState, PeerStatus
+from fabric.shell.control_wire import (
+    AnyAnswer,
+    AnyQuestion,
+    AskAdd,
+    AskDisable,
+    AskEnable,
+    AskPing,
+    AskRemove,
+    AskStatus,
+    AskWait,
+    AskWishes,
+    Connected,
+    Done,
+    EndpointReport,
+    Failed,
+    Pinged,
+    Status,
+    StatusReport,
+)
+from fabric.shell.endpoint import Endpoint
+from fabric.shell.exit_code import ExitCode
+from fabric.shell.report import milliseconds, report_path, report_peer
+from fabric.shell.wishes import Verb
+
+DIRECT = frozenset((PathKind.LAN, PathKind.DIRECT_UDP, PathKind.DIRECT_TCP))
+_VERBS = {AskAdd: Verb.ADD, AskRemove: Verb.REMOVE, AskEnable: Verb.ENABLE, AskDisable: Verb.DISABLE}
+
+
+class Questions:
+    """`report_endpoint` makes the part of a status that is not about peers."""
+
+    def __init__(self, endpoint: Endpoint, report_endpoint: Callable[[], EndpointReport]) -> None:
+        self._endpoint = endpoint
+        self._report_endpoint = report_endpoint
+
+    async def answer(self, question: AnyQuestion) -> AnyAnswer:
+        """Raises `FabricError` for what can't be done, to be told to the asker."""
+        match question:
+            case AskStatus(peer=peer):
+                return self._status(peer)
+            case AskAdd() | AskRemove() | AskEnable() | AskDisable():
+                fingerprint = question.fingerprint if isinstance(question, AskAdd) else None
+                return Done(self._endpoint.wish(_VERBS[type(question)], question.peer, fingerprint))
+            case AskWait():
+                return await self._wait(question)
+            case AskPing():
+                return await self._ping(question)
+            case AskWishes():
+                self._endpoint.fulfil_waiting()
+                return Done()
+
+    def _status(self, peer: str | None) -> Status:
+        peers = self._endpoint.peers()
+        if peer is not None:
+            peers = (self._endpoint.peer(self._endpoint.full_name(peer)),)
+        return Status(StatusReport(self._report_endpoint(), tuple(report_peer(each) for each in peers)))
+
+    async def _wait(self, question: AskWait) -> AnyAnswer:
+        name = self._endpoint.full_name(question.peer)
+
+        def holds() -> bool:
+            return _is_connected(self._endpoint.peer(name), question.path)
+
+        if await self._endpoint.wait_until(holds, question.timeout_s):
+            return Connected(name, report_path(self._endpoint.peer(name).path))
+        peer = self._endpoint.peer(name)
+        over = " over a direct path" if question.path == "direct" else ""
+        why = f"{name} is not connected{over} after {question.timeout_s:g} s: {peer.state.value}, {peer.why}"
+        return Failed(ExitCode.NOT_SO, why)
+
+    async def _ping(self, question: AskPing) -> AnyAnswer:
+        peer = self._endpoint.peer(self._endpoint.full_name(question.peer))
+        if peer.state is not PeerState.CONNECTED:
+            return Failed(ExitCode.NOT_SO, f"{peer.name} is {peer.state.value}: {peer.why}")
+        pong = await self._endpoint.ping(peer.name, question.timeout_s)
+        if pong is None:
+            return Failed(ExitCode.NOT_SO, f"no answer from {peer.name} within {question.timeout_s:g} s")
+        return Pinged(peer.name, milliseconds(pong.rtt_s), pong.kind.value, str(pong.remote))
+
+
+def _is_connected(peer: PeerStatus, path: str) -> bool:
+    if peer.state is not PeerState.CONNECTED:
+        return False
+    return path == "any" or (peer.path is not None and peer.path.kind in DIRECT)

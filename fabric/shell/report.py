@@ -1,0 +1,56 @@
+"""What `fabric status` tells, put together from node, lane and configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from fabric.core.status import PathStatus, PeerStatus
+from fabric.identity.certificate import Certificate
+from fabric.shell.control_wire import CertificateReport, PathReport, PeerReport
+
+
+def report_peer(peer: PeerStatus) -> PeerReport:
+    return PeerReport(
+        name=peer.name,
+        state=peer.state.value,
+        why=peer.why,
+        path=report_path(peer.path),
+        cipher=peer.cipher,
+        addresses=peer.addresses,
+        mac=peer.mac,
+        verified=peer.verified,
+        last_seen_s=None if peer.last_seen_s is None else round(peer.last_seen_s, 3),
+        rx_bytes=peer.rx_bytes,
+        tx_bytes=peer.tx_bytes,
+        drops=counted(peer.drops),
+    )
+
+
+def report_path(path: PathStatus | None) -> PathReport | None:
+    if path is None:
+        return None
+    return PathReport(
+        kind=path.kind.value,
+        remote=str(path.remote),
+        rtt_ms=None if path.rtt_s is None else milliseconds(path.rtt_s),
+        mtu=path.mtu,
+    )
+
+
+def report_certificate(certificate: Certificate, unix: float) -> CertificateReport:
+    end = datetime.fromtimestamp(certificate.not_after, UTC)
+    return CertificateReport(end.strftime("%Y-%m-%dT%H:%M:%SZ"), round(certificate.not_after - unix, 1))
+
+
+def counted(drops: Mapping[str, int]) -> dict[str, int]:
+    """Returns the reasons that occurred at all."""
+    return {reason: count for reason, count in sorted(drops.items()) if count}
+
+
+def milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def mac_text(mac: bytes) -> str:
+    return mac.hex(":")

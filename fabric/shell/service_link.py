@@ -1,0 +1,231 @@
+"""The channel to the discovery service: a WebSocket over TLS, opened again whenever it is lost.
+
+    pause (doubling, with jitter) -> each address in turn -> TLS -> WebSocket -> messages -> lost -> pause ...
+
+Nothing is kept across a loss: the node says again what matters when it is connected again.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from fabric.errors import AuthenticationError, DecodeError
+from fabric.shell.log import Log
+from fabric.shell.papers import split_host
+from fabric.wire.rendezvous import MAX_MESSAGE_BYTES, ToEndpoint, ToService, decode_to_endpoint, encode_message
+
+CHANNEL_PATH = "/v1/channel"
+CONNECT_S = 10.0
+PROOF_S = 10.0
+"""How long the service may take from the open socket to its proof."""
+STEADY_S = 10.0
+"""A channel that stood this long is opened again at once; one that did not only adds to the pause."""
+QUEUED_MESSAGES = 256
+"""As many wait for a slow service; one more closes the channel, and the next begins afresh."""
+
+_log = Log("fabric.service")
+_EXPECTED = (
+    OSError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.TooSlowError,
+    HandshakeError,
+    ConnectionClosed,
+    DecodeError,
+    AuthenticationError,
+)
+
+
+class ChannelUser(Protocol):
+    """Who speaks over the channel: the daemon, on behalf of its node."""
+
+    def handle_connected(self, tls_certificate: bytes) -> None: ...
+
+    def handle_message(self, message: ToEndpoint) -> None: ...
+
+    def handle_lost(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: the first pause and the longest; how often a silent service is asked for a sign of life."""
+
+    retry_s: float
+    retry_limit_s: float
+    silence_s: float
+
+
+class ServiceLink:
+    """`check` proves a TLS certificate (DER) for a host beyond what TLS does, or raises `CertificateError`.
+
+    `jitter` returns a number from 0 to 1: a thousand endpoints that lose one service don't return in one moment.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        context: ssl.SSLContext,
+        check: Callable[[bytes, str], object],
+        user: ChannelUser,
+        patience: Patience,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._addresses = tuple(addresses)
+        self._context = context
+        self._check = check
+        self._user = user
+        self._patience = patience
+        self._jitter = jitter
+        self._outbox: trio.MemorySendChannel[ToService] | None = None
+        self._scope = trio.CancelScope()
+        self._doubtful = trio.Event()
+        self._accepted = trio.Event()
+        self._pause_s = patience.retry_s
+        self.why = "not tried yet"
+        """Why there is no channel, for a person."""
+
+    def send(self, message: ToService) -> None:
+        """Queues a message; it is lost with the channel."""
+        if self._outbox is None:
+            return
+        try:
+            self._outbox.send_nowait(message)
+        except trio.WouldBlock:
+            self.close("the service takes no messages")
+        except trio.BrokenResourceError:
+            pass
+
+    def close(self, why: str) -> None:
+        """Gives up the present channel."""
+        self.why = why
+        self._scope.cancel()
+
+    def handle_accepted(self) -> None:
+        """The service has proven itself."""
+        self.why = ""
+        self._accepted.set()
+
+    def handle_moved(self) -> None:
+        """The own addresses changed: an open channel is doubtful, an attempt is void, and a pause is over."""
+        self._pause_s = self._patience.retry_s
+        self._doubtful.set()
+        if self._outbox is None:
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        """Keeps the channel open for ever."""
+        while True:
+            for address in self._addresses:
+                self._scope = trio.CancelScope()
+                with self._scope:
+                    await self._try(address)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        self._doubtful = trio.Event()
+        with trio.move_on_after(self._pause_s * (0.5 + self._jitter())):
+            await self._doubtful.wait()
+        self._pause_s = min(self._pause_s * 2, self._patience.retry_limit_s)
+
+    async def _try(self, address: str) -> None:
+        """Opens the channel at one address and serves it until it is lost."""
+        try:
+            await self._serve(address)
+        except* _EXPECTED as errors:
+            first = _first(errors)
+            self.why = f"{address}: {_said(first)}"
+            _log.debug("no channel to the service", address=address, why=self.why)
+
+    async def _serve(self, address: str) -> None:
+        host, port = split_host(address)
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(CONNECT_S):
+                tls = await self._connect(host, port)
+                try:
+                    certificate = bytes(tls.getpeercert(binary_form=True) or b"")
+                    self._check(certificate, host)
+                    socket = await wrap_client_stream(
+                        nursery, tls, address, CHANNEL_PATH, max_message_size=MAX_MESSAGE_BYTES
+                    )
+                except BaseException:
+                    await trio.aclose_forcefully(tls)
+                    raise
+            _log.debug("channel to the service opened", address=address)
+            try:
+                await self._talk(nursery, socket, certificate)
+            finally:
+                nursery.cancel_scope.cancel()
+                await trio.aclose_forcefully(tls)
+
+    async def _connect(self, host: str, port: int) -> trio.SSLStream[trio.SocketStream]:
+        tcp = await trio.open_tcp_stream(host, port)
+        tls = trio.SSLStream(tcp, self._context, server_hostname=host, https_compatible=True)
+        try:
+            await tls.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(tls)
+            raise
+        return tls
+
+    async def _talk(self, nursery: trio.Nursery, socket: WebSocketConnection, certificate: bytes) -> None:
+        self._outbox, waiting = trio.open_memory_channel[ToService](QUEUED_MESSAGES)
+        self._accepted = trio.Event()
+        began = trio.current_time()
+        nursery.start_soon(_write, socket, waiting)
+        nursery.start_soon(self._watch_proof)
+        nursery.start_soon(self._watch_silence, socket)
+        self._user.handle_connected(certificate)
+        try:
+            while True:
+                message = await socket.get_message()
+                if not isinstance(message, bytes):
+                    raise DecodeError("the service sent text")
+                self._user.handle_message(decode_to_endpoint(message))
+        finally:
+            self._outbox = None
+            if self._accepted.is_set() and trio.current_time() - began >= STEADY_S:
+                self._pause_s = self._patience.retry_s
+            self._user.handle_lost()
+
+    async def _watch_proof(self) -> None:
+        with trio.fail_after(PROOF_S):
+            await self._accepted.wait()
+
+    async def _watch_silence(self, socket: WebSocketConnection) -> None:
+        """Fails with `TooSlowError` when a sign of life stays out; asks at once when the own addresses changed."""
+        while True:
+            self._doubtful = trio.Event()
+            with trio.move_on_after(self._patience.silence_s):
+                await self._doubtful.wait()
+            with trio.fail_after(self._patience.silence_s / 2):
+                await socket.ping()
+
+
+async def _write(socket: WebSocketConnection, waiting: trio.MemoryReceiveChannel[ToService]) -> None:
+    async for message in waiting:
+        await socket.send_message(encode_message(message))
+
+
+def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, Exception) else Exception(str(error))
+
+
+def _said(error: Exception) -> str:
+    match error:
+        case trio.TooSlowError():
+            return "no answer"
+        case ConnectionClosed(reason=reason) if reason is not None:
+            return f"closed by the service ({reason.name})"
+        case trio.BrokenResourceError() if error.__cause__ is not None:
+            return str(error.__cause__)
+        case _:
+            return str(error) or type(error).__name__
