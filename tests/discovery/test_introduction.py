@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from discovery.core.settings import Settings
+from discovery.core.store import MemoryStore
 from fabric.wire.rendezvous import (
     DeliverOffer,
     IntentNoted,
@@ -17,12 +16,8 @@ from fabric.wire.rendezvous import (
     StateIntent,
     Withdrawn,
 )
+from tests.discovery.conftest import MakeTown
 from tests.discovery.town import Resident, Town
-
-
-@pytest.fixture
-def town() -> Town:
-    return Town()
 
 
 def introduce(one: Resident, other: Resident) -> None:
@@ -201,8 +196,8 @@ class CountingStore:
 
 
 def test_the_work_is_the_same_for_a_peer_unknown_unwilling_or_revoked() -> None:
-    store = CountingStore(Town().store)
-    town = Town(store=store)  # type: ignore[arg-type]
+    store = CountingStore(MemoryStore())
+    town = Town(store)  # type: ignore[arg-type]
     ada, bob, eve = town.online("ada"), town.online("bob"), town.online("eve")
     eve.state_intent(ada.name)
     town.service.revoke(eve.name, "test", town.now)
@@ -273,16 +268,16 @@ def test_an_offer_in_anothers_name_is_refused(town: Town) -> None:
     assert bob.hear() == []
 
 
-def test_the_number_of_intents_is_bounded() -> None:
-    town = Town(settings=Settings(max_intents=3))
+def test_the_number_of_intents_is_bounded(make_town: MakeTown) -> None:
+    town = make_town(Settings(max_intents=3))
     ada = town.online("ada")
     for name in ("a.home", "b.home", "c.home", "d.home"):
         ada.state_intent(name)
     assert [type(message) for message in ada.hear()] == [IntentNoted] * 3 + [Refused]
 
 
-def test_the_bytes_that_wait_are_bounded() -> None:
-    town = Town(settings=Settings(max_offer_bytes=5000))
+def test_the_bytes_that_wait_are_bounded(make_town: MakeTown) -> None:
+    town = make_town(Settings(max_offer_bytes=5000))
     ada, bob, eve = town.online("ada"), town.online("bob"), town.online("eve")
     introduce(ada, bob)
     introduce(eve, bob)

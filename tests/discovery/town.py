@@ -61,7 +61,12 @@ class Town:
         self.now = START
         self.calendar = Calendar(UNIX - START)
         self.store: Store = store or MemoryStore()
-        self.settings = settings or Settings(addresses=("service.example:443",), stun=("service.example:3478",))
+        self.settings = replace(
+            settings or Settings(),
+            addresses=("service.example:443",),
+            stun=("service.example:3478",),
+            sweep_s=900.0,  # weeks pass in these tests
+        )
         self.authority = make_authority(self.random)
         self.identity = self.new_identity()
         self.next_connection = 1

@@ -1,0 +1,333 @@
+"""DIR/discovery.db: the service's store in SQLite. Service and command line write to it side by side.
+
+WAL with synchronous=FULL: what `change()` wrote is on stable storage when it ends, and readers in other processes
+see all of it or nothing. `has_changed` tells the service that somebody else wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from discovery.core.records import CertificateRecord, EndpointRecord, IntentRecord, KeyRecord, RevocationsRecord
+from fabric.errors import ConfigurationError, ExhaustedError
+
+DATABASE_FILE = "discovery.db"
+BUSY_S = 5.0
+"""Service and command line write at the same time for moments only."""
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE keys (
+    key_id TEXT PRIMARY KEY, secret BLOB NOT NULL, created REAL NOT NULL, uses_left INTEGER, expires REAL,
+    tags TEXT NOT NULL, is_ephemeral INTEGER NOT NULL, is_revoked INTEGER NOT NULL, used INTEGER NOT NULL
+) STRICT;
+CREATE TABLE endpoints (
+    name TEXT PRIMARY KEY, public_key BLOB NOT NULL, ipv4 INTEGER NOT NULL UNIQUE, tags TEXT NOT NULL,
+    is_ephemeral INTEGER NOT NULL, enrolled REAL NOT NULL, certificate BLOB NOT NULL, serial BLOB NOT NULL,
+    not_after REAL NOT NULL, bundle BLOB, revoked REAL, why TEXT NOT NULL, last_seen REAL
+) STRICT;
+CREATE TABLE certificates (
+    serial BLOB PRIMARY KEY, name TEXT NOT NULL, der BLOB NOT NULL, issued REAL NOT NULL, not_after REAL NOT NULL,
+    request_digest BLOB NOT NULL, predecessor BLOB UNIQUE, key_id TEXT NOT NULL, revoked REAL
+) STRICT;
+CREATE INDEX certificates_by_name ON certificates (name);
+CREATE INDEX certificates_by_end ON certificates (not_after);
+CREATE INDEX certificates_revoked ON certificates (not_after) WHERE revoked IS NOT NULL;
+CREATE TABLE intents (
+    sender TEXT NOT NULL, recipient TEXT NOT NULL, created REAL NOT NULL, not_before REAL NOT NULL,
+    expires REAL NOT NULL, intent BLOB NOT NULL, was_introduced INTEGER NOT NULL, PRIMARY KEY (sender, recipient)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX intents_by_recipient ON intents (recipient);
+CREATE INDEX intents_by_end ON intents (expires);
+CREATE TABLE revocations (
+    only INTEGER PRIMARY KEY CHECK (only = 1), number INTEGER NOT NULL, issued REAL NOT NULL, der BLOB NOT NULL,
+    serials BLOB NOT NULL
+) STRICT;
+"""
+_SERIAL_BYTES = 16
+
+
+class SqliteStore:
+    """`discovery.core.store.Store`, and the few facts that `discoveryd init` settled."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises `ConfigurationError` for a file that is no database of this program, `OSError` where it may not be
+        opened."""
+        path = directory / DATABASE_FILE
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        self._depth = 0
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise ConfigurationError(f"{path} can't be used: {error}") from None
+        except BaseException:
+            self._connection.close()
+            raise
+        self._seen_version = self._version()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def has_changed(self) -> bool:
+        """Returns whether another connection has committed anything since this was last asked; a few microseconds."""
+        version = self._version()
+        is_new, self._seen_version = version != self._seen_version, version
+        return is_new
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """One transaction; inside of another it is part of that one. Takes the write lock at once."""
+        if self._depth == 0:
+            self._connection.execute("BEGIN IMMEDIATE")
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._depth -= 1
+            if self._depth == 0:
+                self._connection.execute("ROLLBACK")
+            raise
+        self._depth -= 1
+        if self._depth == 0:
+            self._connection.execute("COMMIT")
+
+    def fact(self, name: str) -> str | None:
+        row = self._one("SELECT value FROM facts WHERE name = ?", name)
+        return None if row is None else str(row[0])
+
+    def put_fact(self, name: str, value: str) -> None:
+        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", name, value)
+
+    # enrolment keys
+
+    def key(self, key_id: str) -> KeyRecord | None:
+        row = self._one("SELECT * FROM keys WHERE key_id = ?", key_id)
+        return None if row is None else _key(row)
+
+    def keys(self) -> list[KeyRecord]:
+        return [_key(row) for row in self._all("SELECT * FROM keys ORDER BY created, key_id")]
+
+    def put_key(self, record: KeyRecord) -> None:
+        self._write(
+            "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            record.key_id,
+            record.secret,
+            record.created,
+            record.uses_left,
+            record.expires,
+            " ".join(record.tags),
+            record.is_ephemeral,
+            record.is_revoked,
+            record.used,
+        )
+
+    # endpoints
+
+    def endpoint(self, name: str) -> EndpointRecord | None:
+        row = self._one("SELECT * FROM endpoints WHERE name = ?", name)
+        return None if row is None else _endpoint(row)
+
+    def endpoints(self) -> list[EndpointRecord]:
+        return [_endpoint(row) for row in self._all("SELECT * FROM endpoints ORDER BY name")]
+
+    def put_endpoint(self, record: EndpointRecord) -> None:
+        try:
+            self._write(
+                "INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                " public_key = excluded.public_key, ipv4 = excluded.ipv4, tags = excluded.tags,"
+                " is_ephemeral = excluded.is_ephemeral, enrolled = excluded.enrolled,"
+                " certificate = excluded.certificate, serial = excluded.serial, not_after = excluded.not_after,"
+                " bundle = excluded.bundle, revoked = excluded.revoked, why = excluded.why,"
+                " last_seen = excluded.last_seen",
+                record.name,
+                record.public_key,
+                int(record.ipv4),
+                " ".join(record.tags),
+                record.is_ephemeral,
+                record.enrolled,
+                record.certificate,
+                _packed(record.serial),
+                record.not_after,
+                record.bundle,
+                record.revoked,
+                record.why,
+                record.last_seen,
+            )
+        except sqlite3.IntegrityError:
+            raise ExhaustedError(f"The address {record.ipv4} was given to another at this moment") from None
+
+    def delete_endpoint(self, name: str) -> None:
+        self._write("DELETE FROM endpoints WHERE name = ?", name)
+        self._write("DELETE FROM intents WHERE sender = ?", name)
+
+    def is_taken(self, ipv4: int) -> bool:
+        return self._one("SELECT 1 FROM endpoints WHERE ipv4 = ?", ipv4) is not None
+
+    def highest_ipv4(self) -> int | None:
+        row = self._one("SELECT max(ipv4) FROM endpoints")
+        return None if row is None or row[0] is None else int(row[0])
+
+    # certificates
+
+    def certificate(self, serial: int) -> CertificateRecord | None:
+        if serial.bit_length() > 8 * _SERIAL_BYTES:
+            return None
+        row = self._one("SELECT * FROM certificates WHERE serial = ?", _packed(serial))
+        return None if row is None else _certificate(row)
+
+    def successor(self, serial: int) -> CertificateRecord | None:
+        row = self._one("SELECT * FROM certificates WHERE predecessor = ?", _packed(serial))
+        return None if row is None else _certificate(row)
+
+    def certificates_of(self, name: str) -> list[CertificateRecord]:
+        return [_certificate(row) for row in self._all("SELECT * FROM certificates WHERE name = ?", name)]
+
+    def revoked_certificates(self, unix: float) -> list[CertificateRecord]:
+        query = "SELECT * FROM certificates WHERE revoked IS NOT NULL AND not_after > ?"
+        return [_certificate(row) for row in self._all(query, unix)]
+
+    def put_certificate(self, record: CertificateRecord) -> None:
+        self._write(
+            "INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (serial) DO UPDATE SET revoked = excluded.revoked",
+            _packed(record.serial),
+            record.name,
+            record.der,
+            record.issued,
+            record.not_after,
+            record.request_digest,
+            None if record.predecessor is None else _packed(record.predecessor),
+            record.key_id,
+            record.revoked,
+        )
+
+    def delete_certificates(self, ended_before: float) -> None:
+        self._write("DELETE FROM certificates WHERE not_after < ?", ended_before)
+
+    # intents
+
+    def intent(self, sender: str, recipient: str) -> IntentRecord | None:
+        row = self._one("SELECT * FROM intents WHERE sender = ? AND recipient = ?", sender, recipient)
+        return None if row is None else _intent(row)
+
+    def intents_from(self, sender: str) -> list[IntentRecord]:
+        return [_intent(row) for row in self._all("SELECT * FROM intents WHERE sender = ?", sender)]
+
+    def intents_towards(self, recipient: str) -> list[IntentRecord]:
+        return [_intent(row) for row in self._all("SELECT * FROM intents WHERE recipient = ?", recipient)]
+
+    def count_intents(self, sender: str) -> int:
+        row = self._one("SELECT count(*) FROM intents WHERE sender = ?", sender)
+        return 0 if row is None else int(row[0])
+
+    def expired_intents(self, unix: float) -> list[IntentRecord]:
+        return [_intent(row) for row in self._all("SELECT * FROM intents WHERE expires <= ?", unix)]
+
+    def put_intent(self, record: IntentRecord) -> None:
+        self._write(
+            "INSERT OR REPLACE INTO intents VALUES (?, ?, ?, ?, ?, ?, ?)",
+            record.sender,
+            record.recipient,
+            record.created,
+            record.not_before,
+            record.expires,
+            record.intent,
+            record.was_introduced,
+        )
+
+    def delete_intent(self, sender: str, recipient: str) -> None:
+        self._write("DELETE FROM intents WHERE sender = ? AND recipient = ?", sender, recipient)
+
+    # revocations
+
+    def revocations(self) -> RevocationsRecord | None:
+        row = self._one("SELECT number, issued, der, serials FROM revocations")
+        if row is None:
+            return None
+        number, issued, der, packed = row
+        serials = (packed[at : at + _SERIAL_BYTES] for at in range(0, len(packed), _SERIAL_BYTES))
+        return RevocationsRecord(number, issued, der, frozenset(int.from_bytes(serial) for serial in serials))
+
+    def put_revocations(self, record: RevocationsRecord) -> None:
+        serials = b"".join(_packed(serial) for serial in sorted(record.serials))
+        self._write(
+            "INSERT OR REPLACE INTO revocations VALUES (1, ?, ?, ?, ?)",
+            record.number,
+            record.issued,
+            record.der,
+            serials,
+        )
+
+    # SQL
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+        return row
+
+    def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._connection.execute(query, values).fetchall()
+
+    def _write(self, statement: str, *values: object) -> None:
+        self._connection.execute(statement, values)
+
+    def _version(self) -> int:
+        row = self._one("PRAGMA data_version")
+        assert row is not None  # noqa: S101 - SQLite's promise
+        return int(row[0])
+
+    def _prepare(self) -> None:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        if self._schema_version() == 0:
+            with self.change():
+                if self._schema_version() == 0:  # nobody else was faster
+                    for statement in _SCHEMA.split(";"):
+                        self._connection.execute(statement)
+                    self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+        if self._schema_version() > _VERSION:
+            raise ConfigurationError(f"{DATABASE_FILE} is from a later version of this program: update it")
+
+    def _schema_version(self) -> int:
+        row = self._one("PRAGMA user_version")
+        return 0 if row is None else int(row[0])
+
+
+def _packed(serial: int) -> bytes:
+    return serial.to_bytes(_SERIAL_BYTES)
+
+
+def _key(row: tuple[Any, ...]) -> KeyRecord:
+    key_id, secret, created, uses_left, expires, tags, is_ephemeral, is_revoked, used = row
+    words = tuple(tags.split())
+    return KeyRecord(key_id, secret, created, uses_left, expires, words, bool(is_ephemeral), bool(is_revoked), used)
+
+
+def _endpoint(row: tuple[Any, ...]) -> EndpointRecord:
+    name, public_key, ipv4, tags, is_ephemeral, enrolled, certificate, serial, *rest = row
+    number = int.from_bytes(serial)
+    words = tuple(tags.split())
+    return EndpointRecord(
+        name, public_key, IPv4Address(ipv4), words, bool(is_ephemeral), enrolled, certificate, number, *rest
+    )
+
+
+def _certificate(row: tuple[Any, ...]) -> CertificateRecord:
+    serial, name, der, issued, not_after, request_digest, predecessor, key_id, revoked = row
+    before = None if predecessor is None else int.from_bytes(predecessor)
+    return CertificateRecord(
+        int.from_bytes(serial), name, der, issued, not_after, request_digest, before, key_id, revoked
+    )
+
+
+def _intent(row: tuple[Any, ...]) -> IntentRecord:
+    sender, recipient, created, not_before, expires, intent, was_introduced = row
+    return IntentRecord(sender, recipient, created, not_before, expires, intent, bool(was_introduced))
