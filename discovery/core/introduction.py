@@ -62,6 +62,8 @@ class Introducer:
         return Introduced(name, recipient) if self._introduce(name, recipient, unix) else None
 
     def withdraw(self, name: str, peer: str, unix: float) -> None:
+        """Answers `IntentNoted`, so that the endpoint need not say it again at the next meeting."""
+        self._say(name, IntentNoted(peer))
         self._registry.withdraw(name, peer)
         self._beginnings.pop((name, peer), None)
         self._handle_end(name, peer, unix)

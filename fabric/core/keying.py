@@ -30,6 +30,10 @@ REKEY_GRACE_S = 10.0
 """The server of the pair asks for a re-key only when the client is late by this much."""
 
 
+FAILURES_TO_DOUBT = 2
+"""One attempt fails by mere loss easily: five datagrams must all arrive."""
+
+
 @dataclass(frozen=True, slots=True)
 class Met:
     """The peer has proven itself by `certificate`; `source` is where it spoke from, and `is_proven` whether it was
@@ -52,7 +56,7 @@ class SessionEnded:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """Handshakes on the primary get no answer, so the primary is in doubt."""
+    """Attempt after attempt on the primary gets no answer, so the primary is in doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Keying:
         self._negotiation = Negotiation(self._party, peer, check, around.calendar, around.draw, around.allocate_index)
         self._timers: Timers[_Timer] = Timers()
         self._is_wanted = False
+        self._failures = 0
         self._events: deque[KeyingEvent] = deque()
         self.is_suspect = False
 
@@ -146,7 +151,9 @@ class Keying:
             self.end()
             self._events.append(SessionEnded())
         if self._negotiation.handle_timeout(now):
-            self._events.append(AttemptFailed())
+            self._failures += 1
+            if self._failures % FAILURES_TO_DOUBT == 0:
+                self._events.append(AttemptFailed())
         if _Timer.CALL in self._timers.take_due(now) and primary is not None:
             self._events.append(CallDue(primary.address))
             self._timers.set(_Timer.CALL, now + CALL_INTERVAL_S)
@@ -177,6 +184,7 @@ class Keying:
 
     def _handle_live(self, now: Instant) -> None:
         self.is_suspect = self._is_wanted = False
+        self._failures = 0
         self._timers.clear()
         self._timers.set(_Timer.REKEY, now + self._around.settings.rekey_after_s + self._margin_s)
         self._events.append(BecameLive())

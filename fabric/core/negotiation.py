@@ -27,7 +27,9 @@ from fabric.wire.address import Address
 from fabric.wire.handshake import MessageKind, decode_hello, kind_of
 
 FIRST_DEADLINE_S = 0.5
-LONGEST_DEADLINE_S = 5.0
+LONGEST_DEADLINE_S = 2.0
+"""An attempt is begun only where probes pass, so a lost message is the likely reason, not a dead peer."""
+
 RESEND_S = 0.25
 RESENDS = 4
 PENDING_LIFE_S = 10.0

@@ -139,11 +139,12 @@ class Node:
                 self._settle_peer(peer)
 
     def handle_interfaces(self, interfaces: Sequence[Interface], port: int, now: Instant) -> None:
-        """`interfaces` are the underlay's addresses with their networks; `port` is that of the UDP sockets."""
-        interfaces = tuple(sorted(set(interfaces), key=lambda i: (i.version, i)))
-        if (interfaces, port) == (self._interfaces, self._port):
-            return
-        self._interfaces, self._port = interfaces, port
+        """`interfaces` are the underlay's addresses with their networks; `port` is that of the UDP sockets.
+
+        To be called whenever the host's network changes, also where it ends up with the same private address: the
+        network behind it may be another.
+        """
+        self._interfaces, self._port = tuple(sorted(set(interfaces), key=lambda i: (i.version, i))), port
         self._reflexive.handle_moved(now)
         self._spread_candidates(moved=True, now=now)
         self._settle()
@@ -318,8 +319,8 @@ class Node:
                 self._handle_renewed_untrusted(certificate, now)
             case Refused(regarding=regarding, why=why):
                 self._events.append(ServiceRefused(regarding, why))
-            case IntentNoted():
-                pass
+            case IntentNoted(peer=name):
+                self._handle_noted(name)
             case _:
                 self.counters["unexpected_message"] += 1
 
@@ -355,13 +356,15 @@ class Node:
         return known is not None
 
     def _withdraw(self, peer: str) -> None:
-        """Tells the service; where it is out of reach, a mark stays on stable storage until it can be told."""
-        if self._channel.say(WithdrawIntent(peer)):
+        """A mark stays on stable storage, and the service is told at every meeting, until it has noted it."""
+        self._removed.add(peer)
+        self._events.append(StoreRecord(PeerRecord(name=peer, enabled=False, removed=True)))
+        self._channel.say(WithdrawIntent(peer))
+
+    def _handle_noted(self, peer: str) -> None:
+        if peer in self._removed:
             self._removed.discard(peer)
             self._events.append(ForgetRecord(peer))
-        else:
-            self._removed.add(peer)
-            self._events.append(StoreRecord(PeerRecord(name=peer, enabled=False, removed=True)))
 
     def _candidates(self) -> tuple[Candidate, ...]:
         if not self._port:

@@ -48,7 +48,8 @@ MAX_STRAY_TRIES = 40
 """An address that was never offered and never proven is forgotten after so many probes."""
 
 BEST_RANK = 0
-MAX_OUTSTANDING = 8
+MAX_OUTSTANDING = 64
+"""Replies of a line whose round trip is seconds long are still known when they come."""
 _PRIVATE = tuple(
     ipaddress.ip_network(text)
     for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
@@ -262,7 +263,7 @@ class PathAgent:
         if path.unanswered >= PATIENCE and path.valid:
             self._lose(path, now)
         if path.valid or path is self.primary:
-            path.next_probe = now + RETRY_S
+            path.next_probe = now + max(RETRY_S, 1.25 * (path.rtt_s or 0.0))
         else:
             path.next_probe = now + self._search_interval(path)
             if path.next_probe == NEVER:

@@ -107,6 +107,9 @@ class Peer:
             self._paths.handle_moved(now)
         if changed:
             self._offer(reply_wanted=False, now=now)
+            # What was just said in the session may never arrive: the peer's NAT knows only where we were.
+            self._keying.doubt()
+            self._offer_if_lost(now)
         self._settle(now)
 
     def handle_service(self, *, up: bool, now: Instant) -> None:

@@ -59,7 +59,7 @@ class StateIntent(Message, frozen=True):
 
 
 class WithdrawIntent(Message, frozen=True):
-    """The endpoint wishes no longer to meet `peer` (a full name)."""
+    """The endpoint wishes no longer to meet `peer` (a full name). Answered by `IntentNoted` in every case."""
 
     peer: ServiceText
 
@@ -94,7 +94,7 @@ class Welcome(Message, frozen=True):
 
 
 class IntentNoted(Message, frozen=True):
-    """The wish is stored. Says nothing about whether `peer` exists."""
+    """The wish, or its end, is stored. Says nothing about whether `peer` exists."""
 
     peer: ServiceText
 

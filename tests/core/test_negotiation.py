@@ -101,7 +101,7 @@ def test_an_unanswered_hello_is_followed_by_a_fresh_one_ever_more_slowly(pair: t
     assert len(seen) == 6
     assert waits == sorted(waits)
     assert waits[0] == pytest.approx(0.5)
-    assert waits[-1] == pytest.approx(5.0)
+    assert waits[-1] == pytest.approx(2.0)
 
 
 def test_finish_is_sent_again_until_the_first_record_opens(pair: tuple[Side, Side]) -> None:

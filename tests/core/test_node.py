@@ -69,8 +69,9 @@ def test_remove_ends_it_at_once_on_both_sides(village: Village) -> None:
     assert house.node.remove(B, village.now)
     village.settle(house)
     assert house.lane.keys == {}
-    assert ForgetRecord(B) in house.told
+    assert house.records[B].removed
     village.run(0.1)
+    assert ForgetRecord(B) in house.told
     assert village.houses[B].lane.keys == {}
     assert village.houses[B].lane.ports == {}
     assert state(village, B, A) is PeerState.PENDING

@@ -28,6 +28,7 @@ from fabric.wire.rendezvous import (
     Authenticate,
     Challenge,
     DeliverOffer,
+    IntentNoted,
     Introduction,
     PublishBundle,
     Revocations,
@@ -245,6 +246,7 @@ class Village:
                 self._introduce(house.name, intent)
             case WithdrawIntent(peer=peer):
                 self._intents.pop((house.name, peer), None)
+                self._say(house.name, IntentNoted(peer))
             case SendOffer(to=to, envelope=envelope) if to in self.houses:
                 self._say(to, DeliverOffer(house.name, envelope))
             case _:

@@ -106,7 +106,7 @@ def test_a_withdrawal_is_told_to_the_peer_at_once(town: Town) -> None:
     introduce(ada, bob)
     ada.withdraw(bob.name)
     assert bob.hear() == [Withdrawn(ada.name)]
-    assert ada.hear() == []
+    assert ada.hear() == [IntentNoted(bob.name)]
 
 
 def test_a_withdrawal_is_told_to_a_peer_that_connects_only_later(town: Town) -> None:
