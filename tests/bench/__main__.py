@@ -13,6 +13,7 @@ from tests.bench.gauges import FULL, QUICK, Durations, Reading, read
 from tests.bench.tunnels import COMPETITORS, Tunnel
 
 PUBLISHED = Path("docs/measurements")
+PAGE = Path("docs/performance.md")
 SCRATCH = Path("build/bench")
 
 
@@ -28,7 +29,10 @@ def main() -> int:
     readings = _rounds(tunnels, rounds, durations, segmentation=not options.card)
     life = None if options.no_life or fabric_tunnel.TUNNEL not in tunnels else fabric_tunnel.life(quick=options.quick)
     directory = options.output or (SCRATCH if options.quick or options.only else PUBLISHED)
-    print(report.write(directory, tunnels, readings, life, rounds, segmentation=not options.card))
+    text = report.write(directory, tunnels, readings, life, rounds, segmentation=not options.card)
+    if directory == PUBLISHED:
+        report.publish(PAGE, text)
+    print(text)
     return 0
 
 

@@ -16,6 +16,8 @@ from tests.bench.fabric_tunnel import Life
 from tests.bench.gauges import PAYLOAD_BYTES, Reading
 from tests.bench.tunnels import Tunnel
 
+FIGURES, END_OF_FIGURES = "<!-- figures -->", "<!-- end of figures -->"
+
 Medians = dict[str, dict[str, float | None]]
 
 COLUMNS = (
@@ -77,6 +79,14 @@ def write(
     (directory / "bench.md").write_text(text)
     (directory / "bench.svg").write_text(plot.draw(medians))
     return text
+
+
+def publish(page: Path, text: str) -> None:
+    """Puts the text of bench.md between the marks of a page."""
+    before, mark, rest = page.read_text().partition(FIGURES)
+    _, end, after = rest.partition(END_OF_FIGURES)
+    if mark and end:
+        page.write_text(before + mark + "\n" + text.strip() + "\n" + end + after)
 
 
 def _medians(readings: Sequence[Reading]) -> dict[str, float | None]:
