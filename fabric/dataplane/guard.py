@@ -3,7 +3,7 @@
     frame -> well-known unicast? -> source among the port's -> in              nearly all traffic: a few comparisons
           -> otherwise: decode -> MAC, ARP sender, IP source, neighbour discovery, DHCP -> in, or the reason why not
 
-A link-local IPv6 address counts as the port's own only as it follows from its MAC (RFC 4291 appendix A).
+Of link-local IPv6 addresses a port has the one that follows from its MAC (RFC 4291 appendix A), and no other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from fabric.wire.ethernet import (
     decode_ipv6,
     decode_neighbour_message,
     decode_ports,
-    link_local_ip,
 )
 
 _BRIDGE_PREFIX = b"\x01\x80\xc2"
@@ -46,7 +45,7 @@ _MULTICAST_LISTENER_REPORTS = (131, 132, 143)
 
 
 class SourceGuard:
-    """`own_mac` is this host's; `addresses` are those of the port, packed, without any that another owns."""
+    """`own_mac` is this host's; `addresses` are all that the port may send from, packed."""
 
     __slots__ = ("_addresses", "_bridge", "_ipv4_head", "_ipv6_head", "_mac", "_own_mac")
 
@@ -54,7 +53,7 @@ class SourceGuard:
         self._own_mac = own_mac
         self._mac = port.mac
         self._bridge = port.bridge
-        self._addresses = frozenset((*addresses, link_local_ip(port.mac)))
+        self._addresses = frozenset(addresses)
         self._ipv4_head = own_mac + port.mac + EtherType.IPV4.to_bytes(2)
         self._ipv6_head = own_mac + port.mac + EtherType.IPV6.to_bytes(2)
 

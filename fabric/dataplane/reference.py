@@ -24,6 +24,7 @@ from fabric.dataplane.session import Session, data_prefix
 from fabric.errors import DecodeError
 from fabric.wire.address import Address, Transport
 from fabric.wire.datagram import DATA_TYPE
+from fabric.wire.ethernet import link_local_ip
 from fabric.wire.record import (
     FRAMES_HEAD,
     MIN_FRAME_BYTES,
@@ -231,7 +232,7 @@ class ReferenceLane:
         self._drops[reason] += count
 
     def _guard(self, port: Port) -> SourceGuard:
-        packed = (address.packed for address in port.addresses)
+        packed = (link_local_ip(port.mac), *(address.packed for address in port.addresses))
         own = [ip for ip in packed if ip not in self._addresses and self._neighbours.add(ip, port.mac)]
         return SourceGuard(self._mac, port, own)
 

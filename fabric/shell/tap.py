@@ -138,11 +138,12 @@ def _set_link_local_rule(netlink: IPRoute, index: int) -> None:
 def _add_address(netlink: IPRoute, index: int, address: Interface) -> None:
     """No duplicate detection for IPv6: certificates are unique, and it would take a second at every start."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    flags = {} if address.version == 4 else {"IFA_FLAGS": _IFA_F_NODAD}
+    more: dict[str, object] = {"IFA_FLAGS": _IFA_F_NODAD}
+    if address.version == 4:
+        more = {"broadcast": str(address.network.broadcast_address)}
+    length = address.network.prefixlen
     try:
-        netlink.addr(
-            "replace", index=index, family=family, address=str(address.ip), prefixlen=address.network.prefixlen, **flags
-        )
+        netlink.addr("replace", index=index, family=family, address=str(address.ip), prefixlen=length, **more)
     except NetlinkError as error:
         if address.version == 4 or error.code not in (errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
             raise
