@@ -72,7 +72,10 @@ class Realm:
 
 
 class Host:
-    """A machine with addresses and UDP ports. `awake` False: nothing is received, as in suspend or power loss."""
+    """A machine with addresses and UDP ports.
+
+    `awake` False: nothing is received, as in suspend. `overhear` takes what comes to any port, if it is set.
+    """
 
     def __init__(self, name: str, network: Network) -> None:
         self.name = name
@@ -80,10 +83,15 @@ class Host:
         self._homes: dict[str, tuple[Realm, IpInterface, Plug]] = {}
         self._sockets: dict[int, Receive] = {}
         self.awake = True
+        self.overhear: Receive | None = None
 
     @property
     def interfaces(self) -> tuple[IpInterface, ...]:
         return tuple(interface for _, interface, _ in self._homes.values())
+
+    @property
+    def is_plugged(self) -> bool:
+        return any(plug.up.up for _, _, plug in self._homes.values())
 
     @property
     def realms(self) -> tuple[Realm, ...]:
@@ -130,7 +138,7 @@ class Host:
             home[0].send(Packet(source, to, payload), home[2])
 
     def arrive(self, packet: Packet) -> None:
-        receive = self._sockets.get(packet.destination[1])
+        receive = self.overhear or self._sockets.get(packet.destination[1])
         if receive is not None and self.awake and packet.destination[0] in self._homes:
             receive(packet.source, packet.payload)
 

@@ -19,6 +19,10 @@ class Appointment:
         self.when = when
         self._action: Action | None = action
 
+    @property
+    def is_pending(self) -> bool:
+        return self._action is not None
+
     def cancel(self) -> None:
         self._action = None
 

@@ -1,0 +1,376 @@
+"""An endpoint of the simulated world: the product's node and reference lane, driven as its daemon drives them.
+
+The drain after every call: events become durable first, then datagrams and messages leave, then the lane's
+outputs, until nothing is left; last of all the next timeout is armed. `kill` and `start` keep the disk alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from fabric.core.events import (
+    BundleDue,
+    CertificateReplaced,
+    Event,
+    ForgetRecord,
+    Pong,
+    RenewalDue,
+    RevocationsReplaced,
+    ServiceRejected,
+    StoreRecord,
+    StunNames,
+)
+from fabric.core.machine import Calendar, Draw
+from fabric.core.node import Node
+from fabric.core.settings import Settings
+from fabric.core.status import PathKind, PeerState, PeerStatus
+from fabric.crypto.signature import Ed25519Signer
+from fabric.identity.bundle import BundleSecrets, make_bundle
+from fabric.identity.request import make_request
+from fabric.wire.address import Address
+from fabric.wire.rendezvous import ToEndpoint
+from tests.sim.disk import Disk
+from tests.sim.frames import BROADCAST, Marked, make_frame
+from tests.sim.lane import WitnessedLane
+from tests.sim.line import Line
+from tests.sim.link import Socket
+from tests.sim.network import Host
+from tests.sim.place import Place
+from tests.sim.schedule import Appointment, Schedule
+from tests.sim.witness import Witness
+
+EPOCH = 1_900_000_000.0
+"""The world's wall clock at instant 0."""
+
+RECONNECT_S = (1.0, 2.0, 4.0, 8.0)
+
+
+class Service(Protocol):
+    """What an endpoint sees of the discovery service's site."""
+
+    @property
+    def is_up(self) -> bool: ...
+
+    @property
+    def tls_certificate(self) -> bytes: ...
+
+    def open_line(self, endpoint: Endpoint, opened: Callable[[Line | None], None]) -> None:
+        """Calls `opened` with a line, or None where the service cannot be reached."""
+
+
+class Endpoint:
+    """`node` and `lane` are None while the daemon is not running."""
+
+    def __init__(
+        self,
+        host: Host,
+        disk: Disk,
+        service: Service,
+        witness: Witness,
+        schedule: Schedule,
+        draw: Draw,
+        *,
+        settings: Settings | None = None,
+        clock_error_s: float = 0.0,
+    ) -> None:
+        certificate = disk.load_identity().certificate
+        self.name = certificate.name
+        self.mac = certificate.mac
+        self.host = host
+        self.disk = disk
+        self.settings = settings or Settings()
+        self.calendar = Calendar(EPOCH + clock_error_s)
+        self.node: Node | None = None
+        self.lane: WitnessedLane | None = None
+        self.place: Place | None = None
+        self.events: list[tuple[float, Event]] = []
+        self.port = 20_000 + int.from_bytes(draw(2)) % 30_000
+        self._service = service
+        self._witness = witness
+        self._schedule = schedule
+        self._draw = draw
+        self._line: Line | None = None
+        self._connecting = False
+        self._failures = 0
+        self._wake: Appointment | None = None
+        self._next_frame = int.from_bytes(draw(4)) << 24
+        witness.name_mac(self.name, self.mac)
+
+    # power
+
+    def start(self) -> None:
+        """Starts the daemon from what is on the disk."""
+        now = self._schedule.now
+        identity = self.disk.load_identity()
+        self.lane = WitnessedLane(identity.certificate, self._witness)
+        self.node = Node(identity, self.lane, self.calendar, self._draw, self.settings, self.disk.load_records(), now)
+        self.host.bind(self.port, self._receive)
+        self.node.handle_interfaces(self.host.interfaces, self.port, now)
+        self.node.handle_stun_servers(_resolve(self.disk.stun), now)
+        self._settle()
+        self._connect()
+
+    def kill(self) -> None:
+        """`kill -9`: memory is gone, the kernel closes the sockets, the disk stays."""
+        self.node = self.lane = None
+        self.host.close(self.port)
+        self._witness.see_power_loss(self.name)
+        if self._wake is not None:
+            self._wake.cancel()
+        if self._line is not None:
+            self._line.close_by_endpoint()
+            self._line = None
+
+    def stop(self) -> None:
+        """SIGTERM: peers are told."""
+        self._on().close(self._schedule.now)
+        self._settle()
+        self.kill()
+
+    def suspend(self) -> None:
+        """The lid is closed: nothing runs, nothing is received, and the clock goes on."""
+        self.host.awake = False
+        if self._line is not None:
+            self._line.cut(endpoint_notices_s=float(10**9))
+
+    def resume(self) -> None:
+        self.host.awake = True
+        line, self._line = self._line, None
+        if line is not None:
+            line.close_by_endpoint()
+            self._on().handle_service_lost(self._schedule.now)
+        self._handle_wake()
+        self._connect()
+
+    # wishes
+
+    def add(self, peer: str, fingerprint: str | None = None) -> None:
+        self._witness.wish(self.name, peer)
+        self._on().add(peer, fingerprint, self._schedule.now)
+        self._settle()
+
+    def remove(self, peer: str) -> None:
+        self._witness.withdraw(self.name, peer)
+        self._on().remove(peer, self._schedule.now)
+        self._settle()
+
+    def disable(self, peer: str) -> None:
+        self._witness.withdraw(self.name, peer)
+        self._on().disable(peer, self._schedule.now)
+        self._settle()
+
+    def enable(self, peer: str) -> None:
+        self._witness.wish(self.name, peer)
+        self._on().enable(peer, self._schedule.now)
+        self._settle()
+
+    # frames
+
+    def send_frame(self, to: Endpoint | None, length: int = 64) -> int:
+        """Sends a marked frame to a peer, or to everyone; returns its number."""
+        self._next_frame += 1
+        data = make_frame(self._next_frame, self.mac, to.mac if to else BROADCAST, length)
+        self.send_raw_frame(Marked(self._next_frame, self.name, to.name if to else None, data))
+        return self._next_frame
+
+    def send_raw_frame(self, frame: Marked) -> None:
+        self._witness.see_sent(frame)
+        if self.lane is not None and self.host.awake:
+            self.lane.handle_frames([frame.data], self._schedule.now)
+            self._settle()
+
+    def ping(self, peer: str, token: int) -> bool:
+        sent = self._on().ping(peer, token, self._schedule.now)
+        self._settle()
+        return sent
+
+    # the network around
+
+    def sit(self, place: Place) -> None:
+        """Moves to a place; a running daemon hears of its new addresses as netlink tells them."""
+        self.host.leave_all()
+        place.seat(self.host)
+        self.place = place
+        if self.node is not None:
+            self.handle_network_changed()
+
+    def handle_network_changed(self, notices_s: float = 0.5) -> None:
+        """TCP over the old address or the old NAT is dead; `notices_s` until this end sees that."""
+        if self._line is not None:
+            self._line.cut(endpoint_notices_s=notices_s)
+        self._on().handle_interfaces(self.host.interfaces, self.port, self._schedule.now)
+        self._settle()
+
+    def lose_line(self) -> None:
+        """The way to the service is gone without a word, as when a NAT on it has rebooted."""
+        if self._line is not None:
+            self._line.cut()
+
+    def set_clock(self, error_s: float) -> None:
+        self._on().handle_clock_set(EPOCH + error_s, self._schedule.now)
+        self._settle()
+
+    # what is to be seen
+
+    def status(self) -> dict[str, PeerStatus]:
+        return {} if self.node is None else {status.name: status for status in self.node.status(self._schedule.now)}
+
+    def state_of(self, peer: Endpoint) -> PeerState | None:
+        status = self.status().get(peer.name)
+        return None if status is None else status.state
+
+    def path_to(self, peer: Endpoint) -> PathKind | None:
+        """The class of the path to a connected peer."""
+        status = self.status().get(peer.name)
+        if status is None or status.path is None or status.state is not PeerState.CONNECTED:
+            return None
+        return status.path.kind
+
+    def pongs(self) -> list[Pong]:
+        return [event for _, event in self.events if isinstance(event, Pong)]
+
+    @property
+    def is_online(self) -> bool:
+        """Whether TCP to the internet would work from here."""
+        return self.host.awake and self.host.is_plugged
+
+    # the driver
+
+    def handle_line_message(self, line: Line, message: ToEndpoint) -> None:
+        if self.node is not None and line is self._line and self.host.awake:
+            self.node.handle_service_message(message, self._schedule.now)
+            self._settle()
+
+    def handle_line_lost(self, line: Line) -> None:
+        if self.node is None or line is not self._line:
+            return
+        self._line = None
+        self.node.handle_service_lost(self._schedule.now)
+        self._settle()
+        self._connect()
+
+    def _receive(self, source: Socket, payload: bytes) -> None:
+        node, lane = self.node, self.lane
+        if node is None or lane is None:
+            return
+        now = self._schedule.now
+        for left, sender in lane.handle_datagrams([(payload, source)], now):
+            node.handle_datagram(Address(*sender), left, now)
+        self._settle()
+
+    def _handle_wake(self) -> None:
+        if self.node is None or self.lane is None or not self.host.awake:
+            return
+        self.lane.handle_timeout(self._schedule.now)
+        self.node.handle_timeout(self._schedule.now)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Drains node and lane to nothing, and arms the next timeout."""
+        node, lane = self.node, self.lane
+        if node is None or lane is None:
+            return
+        while self._drain_node(node) | self._drain_lane(node, lane):
+            if self.node is not node:
+                return
+        self._arm(node, lane)
+
+    def _drain_node(self, node: Node) -> bool:
+        busy = False
+        while (event := node.poll_event()) is not None:
+            busy = True
+            self.events.append((self._schedule.now, event))
+            self._handle_event(node, event)
+        while (transmit := node.poll_transmit()) is not None:
+            self.host.send(self.port, (transmit.to.ip, transmit.to.port), transmit.payload)
+        while (message := node.poll_message()) is not None:
+            if self._line is not None:
+                self._line.say_to_service(message)
+        return busy
+
+    def _drain_lane(self, node: Node, lane: WitnessedLane) -> bool:
+        now = self._schedule.now
+        for payload, to in lane.take_datagrams():
+            self.host.send(self.port, to, payload)
+        for frame in lane.take_frames():
+            self._witness.see_delivered(self.name, frame, now)
+        controls, traffic = lane.take_controls(), lane.take_traffic()
+        for control in controls:
+            node.handle_control(control, now)
+        if traffic:
+            node.handle_traffic(traffic, now)
+        return bool(controls or traffic)
+
+    def _arm(self, node: Node, lane: WitnessedLane) -> None:
+        due = min((at for at in (node.next_timeout(), lane.next_timeout()) if at is not None), default=None)
+        if self._wake is not None:
+            if self._wake.is_pending and self._wake.when == due:
+                return
+            self._wake.cancel()
+        self._wake = None if due is None else self._schedule.at(due, self._handle_wake)
+
+    def _handle_event(self, node: Node, event: Event) -> None:
+        now = self._schedule.now
+        match event:
+            case StoreRecord(record=record):
+                self.disk.store(record)
+            case ForgetRecord(name=name):
+                self.disk.forget(name)
+            case CertificateReplaced(certificate=certificate):
+                self.disk.certificate = certificate
+            case RevocationsReplaced(crl=crl):
+                self.disk.revocations = crl
+            case StunNames(names=names):
+                self.disk.stun = names
+                node.handle_stun_servers(_resolve(names), now)
+            case RenewalDue():
+                node.request_renewal(make_request(self.disk.seed, self.name), now)
+            case BundleDue():
+                self._renew_bundle(node)
+            case ServiceRejected() if self._line is not None:
+                self._line.close_by_endpoint()
+                self._line = None
+                self._connect()
+            case _:
+                pass
+
+    def _renew_bundle(self, node: Node) -> None:
+        """Makes the next bundle, and has its secrets on the disk before anyone can seal to it."""
+        now = self._schedule.now
+        newest = BundleSecrets.decode(self.disk.secrets[0]) if self.disk.secrets else None
+        signer = Ed25519Signer(self.disk.seed)
+        unix = self.calendar.unix(now)
+        self.disk.bundle, secrets = make_bundle(signer, self.name, self._draw, unix, newest)
+        self.disk.secrets.insert(0, secrets.encode())
+        node.replace_bundle(self.disk.bundle, secrets, now)
+
+    def _connect(self) -> None:
+        if self._connecting or self._line is not None or self.node is None:
+            return
+        self._connecting = True
+        self._service.open_line(self, self._handle_opened)
+
+    def _handle_opened(self, line: Line | None) -> None:
+        self._connecting = False
+        if self.node is None:
+            if line is not None:
+                line.close_by_endpoint()
+        elif line is None:
+            pause = RECONNECT_S[min(self._failures, len(RECONNECT_S) - 1)]
+            self._failures += 1
+            self._schedule.after(pause, self._connect)
+        else:
+            self._failures = 0
+            self._line = line
+            self.node.handle_service_connected(self._service.tls_certificate, self._schedule.now)
+            self._settle()
+
+    def _on(self) -> Node:
+        if self.node is None:
+            raise ValueError(f"{self.name} is off")
+        return self.node
+
+
+def _resolve(names: tuple[str, ...]) -> list[Address]:
+    return [Address(ip, int(port)) for ip, _, port in (name.rpartition(":") for name in names)]

@@ -1,0 +1,117 @@
+"""A pair of endpoints over every pair of places: direct exactly where the oracle says, by the path it says."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from fabric.core.status import PathKind
+from fabric.wire.datagram import DatagramKind, classify
+from tests.sim.link import Packet
+from tests.sim.nat import Behaviour, Filtering, PortChoice
+from tests.sim.oracle import TABLE
+from tests.sim.place import Access, Place
+from tests.sim.world import World
+
+HOPELESS_S = 45.0
+"""Long enough for every candidate pair to have been tried several times."""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [pair for pair in itertools.product(Access, Access) if TABLE[pair]], ids=lambda a: a.value
+)
+def test_a_pair_is_direct_where_the_oracle_allows_it(world: World, one: Access, other: Access) -> None:
+    alpha, beta = world.pair(one, other)
+    world.until_connected((alpha, beta))
+    assert alpha.path_to(beta) is beta.path_to(alpha) is PathKind.DIRECT_UDP
+    world.until_frames_pass(alpha, beta, within_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [pair for pair in itertools.product(Access, Access) if not TABLE[pair]], ids=lambda a: a.value
+)
+def test_a_pair_stays_apart_where_the_oracle_knows_no_way(world: World, one: Access, other: Access) -> None:
+    alpha, beta = world.pair(one, other)
+    world.stays_apart(alpha, beta, for_s=HOPELESS_S)
+
+
+@pytest.mark.parametrize(
+    "access", [a for a in Access if a not in (Access.PUBLIC, Access.FIREWALL)], ids=lambda a: a.value
+)
+def test_two_hosts_behind_one_nat_use_their_lan_and_send_nothing_to_each_other_over_the_wan(
+    world: World, access: Access
+) -> None:
+    place = world.atlas.make(access)
+    alpha, beta = world.pair(place, place)
+    world.until_connected((alpha, beta))
+    world.until(lambda: alpha.path_to(beta) is beta.path_to(alpha) is PathKind.LAN, within_s=2.0)
+    overheard: list[Packet] = []
+    world.record_traffic(overheard)
+    world.until_frames_pass(alpha, beta, within_s=1.0)
+    world.run_for(30.0)
+    assert not [packet for packet in overheard if classify(packet.payload) is DatagramKind.DATA]
+
+
+def test_neighbours_behind_a_hairpinning_nat_end_up_on_the_lan_too(world: World) -> None:
+    behaviour = Behaviour(filtering=Filtering.ENDPOINT_INDEPENDENT, hairpin=True)
+    place = world.atlas.make(Access.FULL_CONE, behaviour=behaviour)
+    alpha, beta = world.pair(place, place)
+    world.until(lambda: alpha.path_to(beta) is beta.path_to(alpha) is PathKind.LAN, within_s=10.0)
+
+
+@pytest.mark.parametrize("hairpin", [True, False])
+def test_houses_behind_one_carrier_are_direct_where_it_turns_packets_round(world: World, hairpin: bool) -> None:
+    behaviour = Behaviour(port_choice=PortChoice.RANDOM, hairpin=hairpin)
+    first = world.atlas.make(Access.CARRIER, behaviour=behaviour)
+    carrier = Place(Access.CARRIER, first.routers[0].outside, first.routers[1:], ["10.64.0.50/24"], first.line)
+    second = world.atlas.make(Access.CARRIER, behind=carrier)
+    alpha, beta = world.pair(first, second)
+    if world.expected_kind(alpha, beta) is None:
+        world.stays_apart(alpha, beta, for_s=HOPELESS_S)
+    else:
+        world.until_connected((alpha, beta))
+
+
+def test_a_host_with_the_peers_private_address_on_the_own_lan_is_never_taken_for_it(world: World) -> None:
+    """Both LANs are 192.168.1.0/24, and on each one another endpoint has the address of the other side's one."""
+    here, there = world.atlas.make(Access.PORT_RESTRICTED), world.atlas.make(Access.FULL_CONE)
+    decoy_here, decoy_there = world.endpoint("decoy-here", here), world.endpoint("decoy-there", there)
+    alpha = world.endpoint("alpha", here)
+    beta = world.endpoint("beta", there)
+    assert alpha.host.interfaces == beta.host.interfaces
+    assert decoy_here.host.interfaces == decoy_there.host.interfaces
+    for one, other in ((alpha, decoy_there), (beta, decoy_here)):
+        one.add(other.name)
+        other.add(one.name)
+    world.until_connected((alpha, decoy_there), (beta, decoy_here))
+    assert alpha.path_to(decoy_there) is PathKind.DIRECT_UDP
+    world.until_frames_pass(alpha, decoy_there)
+    world.until_frames_pass(beta, decoy_here)
+
+
+def test_a_wish_on_one_side_alone_makes_no_sound(world: World) -> None:
+    alpha, beta = world.endpoint("alpha", Access.PUBLIC), world.endpoint("beta", Access.PUBLIC)
+    overheard: list[Packet] = []
+    world.record_traffic(overheard)
+    alpha.add(beta.name)
+    world.run_for(60.0)
+    addresses = {str(interface.ip) for endpoint in (alpha, beta) for interface in endpoint.host.interfaces}
+    assert not [p for p in overheard if {p.source[0], p.destination[0]} <= addresses]
+    assert world.witness.handshakes.total() == 0
+
+
+def test_the_mesh_never_carries_a_frame_of_one_peer_to_another(world: World) -> None:
+    hub, left, right = (world.endpoint(name, Access.PORT_RESTRICTED) for name in ("hub", "left", "right"))
+    for peer in (left, right):
+        hub.add(peer.name)
+        peer.add(hub.name)
+    world.until_connected((hub, left), (hub, right))
+    left.send_frame(None)
+    left.send_frame(right)
+    heard = hub.send_frame(None)
+    world.run_for(1.0)
+    receivers = [(d.frame.sender, d.receiver) for d in world.witness.deliveries]
+    assert (left.name, hub.name) in receivers
+    assert (left.name, right.name) not in receivers
+    assert {d.receiver for d in world.witness.deliveries if d.frame.number == heard} == {left.name, right.name}
