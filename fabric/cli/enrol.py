@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fabric.cli.words import STATE, Json, State, print_json, verb
+from fabric.shell.owner import become_owner
 
 Key = Annotated[
     str,
@@ -29,6 +30,7 @@ def enrol(key: Key, name: Name = None, state: State = STATE, json: Json = False)
     """Make an identity on this host and get a certificate for it. Safe to repeat."""
     from fabric.shell.enrolment import enrol as enrol_host
 
+    become_owner(state)
     done = enrol_host(state, key, name, os.environ)
     certificate = done.certificate
     if json:

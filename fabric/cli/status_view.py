@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -46,17 +47,18 @@ def endpoint_view(endpoint: EndpointReport) -> Table:
 
 
 def peers_view(peers: Sequence[PeerReport]) -> Table:
-    """Returns a line for each peer."""
-    table = Table("peer", "state", "path", "round trip", "received", "sent", "addresses", "why", header_style="bold")
+    """Returns a row for each peer, narrow enough for 80 columns."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("peer", "state", "path", "round trip", "traffic"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("why")
     for peer in peers:
         table.add_row(
-            peer.name,
+            "\n".join((peer.name, *peer.addresses[:1])),
             _state(peer),
             PATHS_IN_WORDS.get(peer.path.kind, peer.path.kind) if peer.path else "",
             _trip(peer.path),
-            _bytes(peer.rx_bytes),
-            _bytes(peer.tx_bytes),
-            peer.addresses[0] if peer.addresses else "",
+            f"{_bytes(peer.rx_bytes)} in\n{_bytes(peer.tx_bytes)} out",
             peer.why,
         )
     return table

@@ -7,6 +7,7 @@ from pathlib import Path
 from fabric.cli.words import ask, connect, print_json, unexpected
 from fabric.shell.control_client import NoDaemonError
 from fabric.shell.control_wire import AskAdd, AskDisable, AskEnable, AskRemove, AskWishes, Done
+from fabric.shell.owner import become_owner
 
 AnyWish = AskAdd | AskRemove | AskEnable | AskDisable
 
@@ -35,6 +36,7 @@ def _store(wish: AnyWish, state: Path) -> tuple[str, bool]:
     """Returns the peer's name and whether the wish still waits: a daemon that came up meanwhile is told to look."""
     from fabric.shell.wishes import Verb, make_wish
 
+    become_owner(state)
     verbs = {AskAdd: Verb.ADD, AskRemove: Verb.REMOVE, AskEnable: Verb.ENABLE, AskDisable: Verb.DISABLE}
     fingerprint = wish.fingerprint if isinstance(wish, AskAdd) else None
     peer = make_wish(state, verbs[type(wish)], wish.peer, fingerprint).peer

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import msgspec
 
 from fabric.crypto.signature import Ed25519Signer
 from fabric.errors import AuthenticationError, ConfigurationError, DecodeError, FabricError
@@ -36,12 +35,17 @@ from fabric.shell.custody import open_identity
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.papers import Network, is_enrolled, load_papers, split_host, store_papers
 from fabric.shell.tls import context_to_look, context_under
-from fabric.wire.rendezvous import EnrolmentAnswer, EnrolmentRefusal, EnrolmentRequest
+from fabric.wire.rendezvous import (
+    EnrolmentAnswer,
+    EnrolmentRefusal,
+    EnrolmentRequest,
+    decode_enrolment_outcome,
+    encode_enrolment,
+)
 
 ENROL_PATH = "/v1/enrol"
 CONNECT_S = 10.0
 ANSWER_S = 30.0
-MAX_ANSWER_BYTES = 256 * 1024
 STATE_MODE = 0o750
 MEDIA_TYPE = "application/msgpack"
 
@@ -200,7 +204,7 @@ def _pinned_root(chain: list[bytes], fingerprint: bytes) -> Root | None:
 def _ask(service: _Judged, key: EnrolmentKey, request: bytes) -> EnrolmentAnswer:
     """Sends the request under the pinned root. Raises `CommandError`."""
     proof = enrolment_proof(key.secret, request, service.tls_certificate)
-    body = msgspec.msgpack.encode(EnrolmentRequest(key.key_id, request, proof))
+    body = encode_enrolment(EnrolmentRequest(key.key_id, request, proof))
     context = context_under(service.root.der)
     timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
     try:
@@ -216,15 +220,15 @@ def _ask(service: _Judged, key: EnrolmentKey, request: bytes) -> EnrolmentAnswer
 
 
 def _read_answer(address: str, response: httpx.Response) -> EnrolmentAnswer:
-    body = response.content[:MAX_ANSWER_BYTES]
     try:
-        if response.is_success:
-            return msgspec.msgpack.decode(body, type=EnrolmentAnswer)
-        refusal = msgspec.msgpack.decode(body, type=EnrolmentRefusal)
-    except msgspec.DecodeError:
+        outcome = decode_enrolment_outcome(response.status_code, response.content)
+    except DecodeError:
         code = response.status_code
         raise CommandError(ExitCode.UNREACHABLE, f"the service at {address} answered {code}: try again later") from None
-    raise CommandError(_REFUSALS.get(refusal.code, ExitCode.NOT_SO), f"the service refused: {refusal.why}")
+    if isinstance(outcome, EnrolmentRefusal):
+        code_of = _REFUSALS.get(outcome.code, ExitCode.NOT_SO)
+        raise CommandError(code_of, f"the service refused: {outcome.why.rstrip('.')}")
+    return outcome
 
 
 def _judge_answer(answer: EnrolmentAnswer, root: Root, wanted: str, public_key: bytes) -> Certificate:

@@ -212,8 +212,7 @@ async def _write(socket: WebSocketConnection, waiting: trio.MemoryReceiveChannel
         await socket.send_message(encode_message(message))
 
 
-def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
-    error: BaseException = errors
+def _first(error: BaseException) -> Exception:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error if isinstance(error, Exception) else Exception(str(error))
@@ -227,5 +226,9 @@ def _said(error: Exception) -> str:
             return f"closed by the service ({reason.name})"
         case trio.BrokenResourceError() if error.__cause__ is not None:
             return str(error.__cause__)
+        case OSError(__cause__=BaseException() as cause):  # of the attempts at every address of a name, the first
+            return _said(_first(cause))
+        case OSError(strerror=str(why)):
+            return why
         case _:
             return str(error) or type(error).__name__
