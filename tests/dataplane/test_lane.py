@@ -1,0 +1,365 @@
+"""The lane through its contract: frames in, frames out, and every way to lose one counted."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fabric.crypto.aead import Suite
+from fabric.dataplane.contract import Control, Drop, Lane, Port, SessionKeys
+from fabric.dataplane.session import LAST_COUNTER, Session
+from fabric.wire.address import Address, Transport
+from tests.dataplane.pair import End, carry, frame, ipv4, key_pair, meet, pair
+
+BROADCAST = b"\xff" * 6
+
+
+def drops(end: End, peer: End) -> dict[Drop, int]:
+    return dict(end.lane.counters(peer.name).drops)
+
+
+def test_the_reference_lane_fits_the_contract() -> None:
+    lane: Lane = End(1).lane
+    assert lane.drops() == {}
+
+
+# frames
+
+
+@pytest.mark.parametrize("suite", list(Suite))
+def test_a_frame_comes_out_as_it_went_in(suite: Suite) -> None:
+    ann, bob = pair(suite=suite)
+    sent = ipv4(ann, bob)
+    assert carry(ann, bob, [sent]) == [sent]
+    assert carry(bob, ann, [ipv4(bob, ann)]) == [ipv4(bob, ann)]
+    assert ann.lane.counters(bob.name).tx_bytes == bob.lane.counters(ann.name).rx_bytes == len(sent)
+
+
+@given(
+    st.lists(st.integers(0, 4000), max_size=40),
+    st.integers(200, 1472),
+    st.sampled_from(list(Suite)),
+)
+def test_every_batch_arrives_whole_and_in_order(sizes: list[int], limit: int, suite: Suite) -> None:
+    ann, bob = pair(limit=limit, suite=suite)
+    frames = [frame(ann, bob, number.to_bytes(2) + bytes(size)) for number, size in enumerate(sizes)]
+    ann.lane.handle_frames(frames, 0.0)
+    datagrams = ann.take()
+    assert all(len(payload) <= limit for payload, _ in datagrams)
+    assert bob.lane.handle_datagrams(datagrams, 0.0) == []
+    assert bob.lane.take_frames() == frames
+    assert drops(bob, ann) == drops(ann, bob) == {}
+    assert ann.lane.counters(bob.name).tx_bytes == sum(len(each) for each in frames)
+
+
+def test_small_frames_that_wait_together_share_a_record() -> None:
+    ann, bob = pair()
+    ann.lane.handle_frames([frame(ann, bob, bytes(50))] * 40, 0.0)
+    datagrams = ann.take()
+    assert len(datagrams) == 2
+    assert len(datagrams[0][0]) > 1400
+    bob.lane.handle_datagrams(datagrams, 0.0)
+    assert len(bob.lane.take_frames()) == 40
+
+
+def test_nothing_waits_longer_than_its_batch() -> None:
+    ann, bob = pair()
+    for _ in range(3):
+        ann.lane.handle_frames([frame(ann, bob)], 0.0)
+        assert len(ann.take()) == 1
+
+
+def test_a_full_sized_frame_leaves_alone_and_unsliced_at_the_overlay_mtu() -> None:
+    ann, bob = pair(limit=1452)
+    tagged = bob.mac + ann.mac + b"\x81\x00\x00\x05\x88\xb5" + bytes(1399)
+    ann.lane.handle_frames([tagged], 0.0)
+    assert [len(payload) for payload, _ in ann.take()] == [1452]
+
+
+def test_a_broadcast_and_an_unknown_destination_go_to_every_peer_that_can_be_reached() -> None:
+    ann, others = End(1), [End(2), End(3), End(4)]
+    for other in others:
+        meet(ann, other)
+    ann.lane.admit("away.test", End(9).port())
+    for destination in (BROADCAST, b"\x01\x00\x5e\x00\x00\xfb", b"\x02\x99\x99\x99\x99\x99"):
+        sent = destination + ann.mac + b"\x88\xb5hello"
+        ann.lane.handle_frames([sent], 0.0)
+        datagrams = ann.lane.take_datagrams()
+        assert [to for _, to in datagrams] == [other.source for other in others]
+        for (payload, _), other in zip(datagrams, others, strict=True):
+            other.lane.handle_datagrams([(payload, ann.source)], 0.0)
+            assert other.lane.take_frames() == [sent]
+    assert ann.lane.counters("away.test").drops == {}
+
+
+def test_a_frame_from_one_peer_is_never_forwarded_to_another() -> None:
+    ann, bob, cem = End(1), End(2), End(3)
+    meet(ann, bob)
+    meet(bob, cem)
+    for sent in (BROADCAST + ann.mac + b"\x88\xb5to all", cem.mac + ann.mac + b"\x88\xb5to cem by bob"):
+        ann.lane.handle_frames([sent], 0.0)
+        bob.lane.handle_datagrams(ann.take(), 0.0)
+        assert bob.lane.take_frames() == [sent]
+        assert bob.lane.take_datagrams() == []
+
+
+def test_a_stub_of_a_frame_is_dropped() -> None:
+    ann, bob = pair()
+    ann.lane.handle_frames([b"", b"\xff" * 13, bob.mac + b"short"], 0.0)
+    assert ann.take() == []
+    assert ann.lane.drops() == {Drop.MALFORMED: 2}
+    assert drops(ann, bob) == {Drop.MALFORMED: 1}
+
+
+# steering
+
+
+def test_without_a_session_or_a_path_frames_are_counted_and_dropped() -> None:
+    ann, bob = End(1), End(2)
+    ann.lane.admit(bob.name, bob.port())
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    keys, _ = key_pair(ann, bob)
+    ann.lane.install(keys, awaiting=False)
+    ann.lane.promote(keys.local_index)
+    ann.lane.handle_frames([ipv4(ann, bob), frame(ann, bob)], 0.0)
+    ann.lane.steer(bob.name, Address("192.0.2.9", 1, Transport.TCP), 1472)
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    assert drops(ann, bob) == {Drop.NO_SESSION: 1, Drop.NO_PATH: 3}
+    assert ann.take() == []
+
+
+def test_datagrams_follow_the_steering() -> None:
+    ann, bob = pair()
+    ann.lane.steer(bob.name, Address("2001:db8::7", 777), 1452)
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    assert [to for _, to in ann.lane.take_datagrams()] == [("2001:db8::7", 777)]
+    ann.lane.steer(bob.name, None, 0)
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    assert drops(ann, bob) == {Drop.NO_PATH: 1}
+
+
+def test_a_call_that_names_nobody_does_nothing() -> None:
+    ann, bob = End(1), End(2)
+    keys, _ = key_pair(ann, bob)
+    ann.lane.install(keys, awaiting=False)
+    ann.lane.promote(keys.local_index)
+    ann.lane.retire(7)
+    ann.lane.dismiss("nobody.test")
+    ann.lane.steer("nobody.test", bob.underlay, 1472)
+    ann.lane.send_control(keys.local_index, b"x", bob.underlay)
+    assert ann.lane.take_datagrams() == []
+    assert ann.lane.counters("nobody.test").drops == {}
+
+
+def test_the_same_keys_installed_again_never_begin_their_counters_anew() -> None:
+    ann, bob = End(1), End(2)
+    keys, others = key_pair(ann, bob)
+    for end, other, its in ((ann, bob, keys), (bob, ann, others)):
+        end.lane.admit(other.name, other.port())
+        end.lane.install(its, awaiting=False)
+        end.lane.promote(its.local_index)
+        end.lane.steer(other.name, other.underlay, 1472)
+    counters = []
+    for _ in range(3):
+        ann.lane.install(keys, awaiting=True)
+        ann.lane.admit(bob.name, bob.port())
+        ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+        counters += [payload[8:16] for payload, _ in ann.take()]
+    assert [int.from_bytes(counter) for counter in counters] == [0, 1, 2]
+
+
+def test_a_used_up_key_seals_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, bob = pair()
+    assert LAST_COUNTER <= 2**31
+    monkeypatch.setattr("fabric.dataplane.session.LAST_COUNTER", 2)
+    sent = [ipv4(ann, bob)] * 4
+    assert len(carry(ann, bob, sent)) == 2
+    assert carry(ann, bob, [frame(ann, bob)] * 3 + [frame(ann, bob, bytes(3000))]) == []
+    assert drops(ann, bob) == {Drop.EXHAUSTED: 6}
+
+
+def test_a_rekey_under_load_loses_no_frame() -> None:
+    ann, bob = pair()
+    new, news = key_pair(ann, bob)
+    on_the_way = [ipv4(ann, bob, 100 + n) for n in range(10)]
+    ann.lane.handle_frames(on_the_way, 0.0)
+    late = ann.take()
+    bob.lane.install(news, awaiting=False)
+    bob.lane.promote(news.local_index)
+    ann.lane.install(new, awaiting=True)
+    assert carry(ann, bob, [ipv4(ann, bob, 300)]) == [ipv4(ann, bob, 300)]
+    ann.lane.promote(new.local_index)
+    assert carry(ann, bob, [ipv4(ann, bob, 301)]) == [ipv4(ann, bob, 301)]
+    bob.lane.handle_datagrams(late, 0.0)
+    assert bob.lane.take_frames() == on_the_way
+    assert carry(bob, ann, [ipv4(bob, ann)]) == [ipv4(bob, ann)]
+
+
+def test_a_retired_session_opens_and_seals_nothing() -> None:
+    ann, bob = End(1), End(2)
+    at_ann, at_bob = meet(ann, bob)
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    late = ann.take()
+    bob.lane.retire(at_bob)
+    ann.lane.retire(at_ann)
+    bob.lane.handle_datagrams(late, 0.0)
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    assert bob.lane.take_frames() == []
+    assert bob.lane.drops() == {Drop.UNKNOWN_INDEX: 1}
+    assert drops(ann, bob) == {Drop.NO_SESSION: 1}
+
+
+def test_a_dismissed_peer_leaves_nothing_behind() -> None:
+    ann, bob = pair()
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    datagrams = ann.take()
+    bob.lane.dismiss(ann.name)
+    bob.lane.handle_datagrams(datagrams, 0.0)
+    bob.lane.handle_frames([ipv4(bob, ann)], 0.0)
+    assert bob.lane.take_frames() == []
+    assert bob.take() == []
+    assert bob.lane.take_traffic() == []
+    meet(ann, bob)
+    assert carry(bob, ann, [ipv4(bob, ann)]) == [ipv4(bob, ann)]
+
+
+def test_a_port_with_a_mac_that_is_taken_is_not_admitted() -> None:
+    ann, bob, eve = End(1), End(2), End(3)
+    meet(ann, bob)
+    for mac in (ann.mac, bob.mac):
+        ann.lane.admit(eve.name, Port(mac, eve.addresses))
+    keys, _ = key_pair(ann, eve)
+    ann.lane.install(keys, awaiting=False)
+    ann.lane.send_control(keys.local_index, b"x", eve.underlay)
+    assert ann.lane.take_datagrams() == []
+    assert carry(ann, bob, [ipv4(ann, bob)]) == [ipv4(ann, bob)]
+
+
+def test_a_renewed_certificate_moves_the_port_and_keeps_its_sessions() -> None:
+    ann, bob = pair()
+    before = ipv4(ann, bob)
+    assert carry(ann, bob, [before])
+    moved = End(7)
+    bob.lane.admit(ann.name, Port(ann.mac, moved.addresses))
+    assert carry(ann, bob, [before]) == []
+    now_right = before[:14] + before[14:].replace(ann.ipv4, moved.ipv4)
+    assert carry(ann, bob, [now_right]) == [now_right]
+
+
+# control and reports
+
+
+def test_controls_and_empty_records_are_no_frames() -> None:
+    ann, bob = End(1), End(2)
+    at_ann, at_bob = meet(ann, bob)
+    ann.lane.send_control(at_ann, b"hello", Address("198.51.100.1", 99))
+    ann.lane.send_control(at_ann, b"", bob.underlay)
+    sent = ann.lane.take_datagrams()
+    assert [to for _, to in sent] == [("198.51.100.1", 99), bob.source]
+    assert len(sent[1][0]) == 32
+    bob.lane.handle_datagrams([(payload, ("203.0.113.5", 5)) for payload, _ in sent], 3.0)
+    assert bob.lane.take_frames() == []
+    assert bob.lane.take_controls() == [Control(ann.name, at_bob, b"hello", Address("203.0.113.5", 5))]
+    assert bob.lane.take_controls() == []
+    (report,) = bob.lane.take_traffic()
+    assert (report.peer, report.local_index, report.opened, report.last_opened) == (ann.name, at_bob, 2, 3.0)
+    assert report.source == Address("203.0.113.5", 5)
+
+
+def test_traffic_is_reported_once_a_batch_and_session() -> None:
+    ann, bob = End(1), End(2)
+    at_ann, at_bob = meet(ann, bob)
+    assert carry(ann, bob, [ipv4(ann, bob)] * 5, now=4.0)
+    (sealed,) = ann.lane.take_traffic()
+    (opened,) = bob.lane.take_traffic()
+    assert (sealed.local_index, sealed.sealed, sealed.opened, sealed.highest_sealed_counter) == (at_ann, 5, 0, 4)
+    assert (sealed.last_sealed, sealed.last_opened, sealed.source) == (4.0, None, None)
+    assert (opened.local_index, opened.opened, opened.sealed, opened.last_opened) == (at_bob, 5, 0, 4.0)
+    assert ann.lane.take_traffic() == bob.lane.take_traffic() == []
+
+
+def test_what_core_seals_itself_is_no_traffic() -> None:
+    """Else every probe's reply would be a reason for the next probe."""
+    ann, bob = End(1), End(2)
+    at_ann, _ = meet(ann, bob)
+    ann.lane.send_control(at_ann, b"probe", bob.underlay)
+    assert ann.lane.take_traffic() == []
+
+
+# awaiting
+
+
+def awaiting_pair() -> tuple[End, End, int]:
+    """`bob` waits for the first record of `ann`; returns bob's index too."""
+    ann, bob = End(1), End(2)
+    keys, others = key_pair(ann, bob)
+    ann.lane.admit(bob.name, bob.port())
+    bob.lane.admit(ann.name, ann.port())
+    ann.lane.install(keys, awaiting=False)
+    ann.lane.promote(keys.local_index)
+    bob.lane.install(others, awaiting=True)
+    for end, other in ((ann, bob), (bob, ann)):
+        end.lane.steer(other.name, other.underlay, 1472)
+    return ann, bob, others.local_index
+
+
+def test_an_awaiting_session_reports_its_first_record_and_delivers_nothing() -> None:
+    ann, bob, index = awaiting_pair()
+    assert carry(ann, bob, [ipv4(ann, bob)]) == []
+    (report,) = bob.lane.take_traffic()
+    assert (report.local_index, report.opened) == (index, 1)
+    bob.lane.handle_frames([ipv4(bob, ann)], 0.0)
+    assert bob.take() == []
+    assert drops(bob, ann) == {Drop.NO_SESSION: 1}
+
+
+def test_what_was_held_is_delivered_in_order_at_promotion() -> None:
+    ann, bob, index = awaiting_pair()
+    frames = [ipv4(ann, bob, 1000 + n) for n in range(20)] + [frame(ann, bob, bytes(5000))]
+    assert carry(ann, bob, frames) == []
+    bob.lane.promote(index)
+    assert bob.lane.take_frames() == frames
+    bob.lane.promote(index)
+    assert bob.lane.take_frames() == []
+    assert carry(ann, bob, frames) == frames
+    assert carry(bob, ann, [ipv4(bob, ann)]) == [ipv4(bob, ann)]
+
+
+def test_a_control_message_is_told_while_its_session_waits() -> None:
+    ann, bob, index = awaiting_pair()
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    at_ann = ann.lane.take_traffic()[0].local_index
+    ann.lane.send_control(at_ann, b"hello", bob.underlay)
+    ann.lane.send_control(at_ann, b"", bob.underlay)
+    bob.lane.handle_datagrams(ann.take(), 0.0)
+    assert [control.payload for control in bob.lane.take_controls()] == [b"hello"]
+    bob.lane.promote(index)
+    assert bob.lane.take_frames() == [ipv4(ann, bob)]
+
+
+def test_no_more_is_held_than_the_bound() -> None:
+    ann, bob, index = awaiting_pair()
+    carry(ann, bob, [ipv4(ann, bob)] * 300)
+    bob.lane.promote(index)
+    assert len(bob.lane.take_frames()) == 256
+    assert drops(bob, ann) == {Drop.HELD: 44}
+
+
+def test_a_forged_record_is_no_first_record() -> None:
+    ann, bob, _ = awaiting_pair()
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    ((payload, source),) = ann.take()
+    bob.lane.handle_datagrams([(payload[:-1] + bytes((payload[-1] ^ 1,)), source)], 0.0)
+    assert bob.lane.take_traffic() == []
+    assert drops(bob, ann) == {Drop.AUTHENTICATION: 1}
+
+
+# secrets
+
+
+def test_no_key_shows_in_what_is_printed() -> None:
+    keys = SessionKeys("bob.test", 1, 2, Suite.AES_256_GCM, b"seal" * 8, b"open" * 8)
+    printed = repr(keys) + repr(Session(keys, awaiting=False)) + str(Session(keys, awaiting=False))
+    assert "seal" not in printed.replace("seal_key", "")
+    assert "open" not in printed.replace("open_key", "")
