@@ -86,10 +86,13 @@ class Endpoint:
         self.place: Place | None = None
         self.events: list[tuple[float, Event]] = []
         self.port = 20_000 + int.from_bytes(draw(2)) % 30_000
+        self._added: set[str] = set()
+        self._disabled: set[str] = set()
         self._service = service
         self._witness = witness
         self._schedule = schedule
         self._draw = draw
+        self._has_moved_asleep = False
         self._line: Line | None = None
         self._connecting = False
         self._failures = 0
@@ -141,29 +144,43 @@ class Endpoint:
             line.close_by_endpoint()
             self._on().handle_service_lost(self._schedule.now)
         self._handle_wake()
+        if self._has_moved_asleep:
+            self._has_moved_asleep = False
+            self.handle_network_changed()
         self._connect()
 
     # wishes
 
     def add(self, peer: str, fingerprint: str | None = None) -> None:
-        self._witness.wish(self.name, peer)
+        self._added.add(peer)
+        self._tell_witness(peer)
         self._on().add(peer, fingerprint, self._schedule.now)
         self._settle()
 
     def remove(self, peer: str) -> None:
-        self._witness.withdraw(self.name, peer)
+        self._added.discard(peer)
+        self._disabled.discard(peer)
+        self._tell_witness(peer)
         self._on().remove(peer, self._schedule.now)
         self._settle()
 
     def disable(self, peer: str) -> None:
-        self._witness.withdraw(self.name, peer)
+        self._disabled |= {peer} & self._added
+        self._tell_witness(peer)
         self._on().disable(peer, self._schedule.now)
         self._settle()
 
     def enable(self, peer: str) -> None:
-        self._witness.wish(self.name, peer)
+        self._disabled.discard(peer)
+        self._tell_witness(peer)
         self._on().enable(peer, self._schedule.now)
         self._settle()
+
+    def _tell_witness(self, peer: str) -> None:
+        if peer in self._added - self._disabled:
+            self._witness.wish(self.name, peer)
+        else:
+            self._witness.withdraw(self.name, peer)
 
     # frames
 
@@ -192,7 +209,9 @@ class Endpoint:
         self.host.leave_all()
         place.seat(self.host)
         self.place = place
-        if self.node is not None:
+        if not self.host.awake:
+            self._has_moved_asleep = True
+        elif self.node is not None:
             self.handle_network_changed()
 
     def handle_network_changed(self, notices_s: float = 0.5) -> None:
@@ -234,6 +253,13 @@ class Endpoint:
     def is_online(self) -> bool:
         """Whether TCP to the internet would work from here."""
         return self.host.awake and self.host.is_plugged
+
+    @property
+    def outside_ip(self) -> str:
+        """The address that the internet sees this host under."""
+        if self.place is not None and self.place.routers:
+            return next(iter(self.place.routers[-1].own_ips))
+        return str(self.host.interfaces[0].ip)
 
     # the driver
 

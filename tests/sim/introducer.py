@@ -60,7 +60,7 @@ class Introducer:
         self._connections: dict[str, int] = {}
         self._messages: deque[tuple[int, ToEndpoint]] = deque()
 
-    def handle_connected(self, connection: int, now: Instant) -> None:
+    def handle_connected(self, connection: int, now: Instant, source: str) -> None:
         self._nonces[connection] = self._draw(32)
         self._messages.append((connection, Challenge(self._nonces[connection])))
 

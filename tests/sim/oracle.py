@@ -30,9 +30,12 @@ TABLE: ReadMapping[tuple[Access, Access], bool] = {
 
 
 def expected_kind(one: Place, other: Place) -> PathKind | None:
-    """Returns the class of path that the pair must find, or None where it can find none without a relay."""
+    """Returns the class of path that the pair must find, or None where it can find none without a relay.
+
+    A network of public addresses is no LAN, also where both are on it.
+    """
     if one.realm is other.realm and one.routers == other.routers:
-        return PathKind.DIRECT_UDP if one.access is Access.PUBLIC else PathKind.LAN
+        return PathKind.DIRECT_UDP if one.access in (Access.PUBLIC, Access.FIREWALL) else PathKind.LAN
     return PathKind.DIRECT_UDP if derived(one, other) else None
 
 

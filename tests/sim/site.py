@@ -15,7 +15,7 @@ from tests.sim.schedule import Appointment, Schedule
 class Desk(Protocol):
     """The service as a machine: the product's own, or the introducer of this world."""
 
-    def handle_connected(self, connection: int, now: Instant) -> None: ...
+    def handle_connected(self, connection: int, now: Instant, source: str) -> None: ...
 
     def handle_message(self, connection: int, message: ToService, now: Instant) -> None: ...
 
@@ -51,7 +51,7 @@ class Site:
             self._opened += 1
             line = self._lines[self._opened] = Line(self._opened, self._schedule, endpoint, self)
             opened(line)
-            self.desk.handle_connected(line.number, self._schedule.now)
+            self.desk.handle_connected(line.number, self._schedule.now, endpoint.outside_ip)
             self.settle()
 
         self._schedule.after(OPENING_S, finish)

@@ -187,5 +187,7 @@ def test_houses_behind_one_carrier_meet_only_if_it_turns_packets_round(
 def test_neighbours_are_expected_to_use_their_lan(atlas: Atlas, chance: random.Random) -> None:
     place = atlas.make(Access.SYMMETRIC)
     assert expected_kind(place, place) is PathKind.LAN
+    walled = atlas.make(Access.FIREWALL)
+    assert expected_kind(walled, walled) is PathKind.DIRECT_UDP
     assert expected_kind(place, atlas.make(Access.SYMMETRIC)) is None
     assert expected_kind(place, atlas.make(Access.FULL_CONE)) is PathKind.DIRECT_UDP
