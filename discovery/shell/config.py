@@ -1,0 +1,176 @@
+"""What an operator may set: DIR/config.toml, and for each line of it a twin in the environment.
+
+    port = 8443                          DISCOVERY_PORT=8443
+    listen = ["192.0.2.10"]              DISCOVERY_LISTEN=192.0.2.10
+
+The environment wins over the file, and options of the command line over both. What `discoveryd init` settles for
+good (network, overlay) is not here but in the store.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+
+import msgspec
+
+from discovery.core.settings import DAY_S
+from fabric.errors import ConfigurationError
+from fabric.identity.service_certificate import canonical_host
+
+DEFAULT_STATE = Path("/var/lib/discovery")
+STATE_VARIABLE = "DISCOVERY_STATE"
+PREFIX = "DISCOVERY_"
+CONFIG_FILE = "config.toml"
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Times in seconds. Rates are per second and per source: an IPv4 address, or the /64 of an IPv6 address."""
+
+    port: Port = 443
+    """TCP: enrolment and channel. 0 draws one."""
+    stun_port: Port = 3478
+    """UDP. 0 draws one."""
+    listen: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - a public service
+    """IP addresses to listen on."""
+    addresses: tuple[str, ...] = ()
+    """Where endpoints reach the service, HOST or HOST:PORT, instead of those given to `discoveryd init`."""
+    stun: tuple[str, ...] = ()
+    """STUN servers that endpoints are told, HOST:PORT; without it, this service's own."""
+    log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+
+    certificate_life_s: Positive = 7 * DAY_S
+    ephemeral_life_s: Positive = DAY_S
+    late_renewal_s: Positive = 90 * DAY_S
+    service_certificate_life_s: Positive = 90 * DAY_S
+
+    max_connections: Count = 20_000
+    max_connections_per_source: Count = 600
+    connection_rate: Positive = 20.0
+    connection_burst: Positive = 600.0
+    max_channels: Count = 16_384
+    max_channels_per_source: Count = 512
+    channel_rate: Positive = 4.0
+    channel_burst: Positive = 256.0
+    message_rate: Positive = 50.0
+    message_burst: Positive = 8192.0
+    enrolment_rate: Positive = 1.0
+    enrolment_burst: Positive = 60.0
+    stun_rate: Positive = 50.0
+    stun_burst: Positive = 500.0
+    max_intents: Count = 4096
+
+
+def load_config(state: Path, environment: Mapping[str, str], options: Mapping[str, object] | None = None) -> Config:
+    """Returns the configuration of the service that keeps its state in `state`. Raises `ConfigurationError`."""
+    path = state / CONFIG_FILE
+    settings = _read_file(path)
+    _convert(settings, str(path))  # so that a mistake is blamed on the file that it is in
+    settings |= _from_environment(environment)
+    _convert(settings, "the environment")
+    settings |= {key: value for key, value in (options or {}).items() if value is not None}
+    config = _convert(settings, "the command line")
+    for text in (*config.addresses, *config.stun):
+        split_address(text, 1)
+    for text in config.listen:
+        _check_ip(text)
+    return config
+
+
+def split_address(text: str, default_port: int) -> tuple[str, int]:
+    """Returns host and port of HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. Raises `ConfigurationError`."""
+    try:
+        return str(IPv6Address(text)), default_port
+    except ValueError:
+        pass
+    parsed = _HOST_AND_PORT.fullmatch(text)
+    port = int(parsed[2] or default_port) if parsed else 0
+    if parsed is None or not 1 <= port <= 65_535 or not _is_host(host := canonical_host(parsed[1])):
+        raise ConfigurationError(f'"{text}" is no address of a service: write HOST, HOST:PORT or [IPv6]:PORT')
+    return host, port
+
+
+def join_address(host: str, port: int) -> str:
+    """Returns "host:port", with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def commented_defaults() -> str:
+    """Returns a configuration file that says what could be set, and sets nothing."""
+    lines = [
+        "# Each line has a twin in the environment, e.g. DISCOVERY_PORT, which wins; options of the command line win",
+        "# over both. The values shown are the defaults. Rates are per second and source, times in seconds.",
+        "",
+    ]
+    for name, value in msgspec.structs.asdict(Config()).items():
+        shown = f"[{', '.join(map(_toml, value))}]" if isinstance(value, tuple) else _toml(value)
+        lines.append(f"# {name} = {shown}")
+    return "\n".join((*lines, ""))
+
+
+def _toml(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _is_host(host: str) -> bool:
+    labels = host.split(".")
+    return bool(ip_or_none(host)) or all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", label) for label in labels)
+
+
+def ip_or_none(text: str) -> str | None:
+    """Returns the canonical text of an IP address, None for anything else."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None
+
+
+def _check_ip(text: str) -> None:
+    if ip_or_none(text) is None:
+        raise ConfigurationError(f'listen: "{text}" is no IP address')
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no TOML: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Config):
+        text = environment.get(PREFIX + field.name.upper())
+        if text is not None:
+            is_list = get_origin(field.type) is tuple
+            settings[field.name] = [part for part in text.split(",") if part] if is_list else text
+    return settings
+
+
+def _convert(settings: Mapping[str, Any], origin: str) -> Config:
+    try:
+        return msgspec.convert(settings, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{origin}: {_explain(str(error), settings)}") from None
+
+
+def _explain(complaint: str, settings: Mapping[str, Any]) -> str:
+    """Returns msgspec's complaint in the words of the file: `$.port` is a line of it."""
+    if "unknown field" in complaint:
+        known = {field.name for field in msgspec.structs.fields(Config)}
+        strange = sorted(set(settings) - known)
+        return f'there is no setting "{strange[0]}"; known are {", ".join(sorted(known))}'
+    said, _, where = complaint.partition(" - at `$.")
+    return f"{where.rstrip('`').partition('[')[0]}: {said[0].lower()}{said[1:]}"

@@ -1,0 +1,148 @@
+"""`discoveryd run`: the nursery tree of a running service.
+
+signals | HTTPS | STUN | driver (timeouts, store) | renewal of the TLS certificate | watchdog
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from discovery.core.limits import OpenCount, Rate, SourceBuckets
+from discovery.core.service import Service
+from discovery.shell.config import Config, load_config
+from discovery.shell.driver import ServiceDriver
+from discovery.shell.http import make_application
+from discovery.shell.listen import open_listeners
+from discovery.shell.server import Server
+from discovery.shell.state import Serving, State, load_serving, only_service, open_state
+from discovery.shell.stun import StunServer
+from fabric.core.machine import Calendar
+from fabric.errors import FabricError
+from fabric.shell import clock
+from fabric.shell.exit_code import sentence_of
+from fabric.shell.log import Log, start_log
+from fabric.shell.notify import READY, STOPPING, keep_watchdog, notify
+
+RENEWAL_CHECK_S = 600.0
+_log = Log("discovery.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What is really listened on, where the configuration says 0."""
+
+    tcp: int
+    stun: int
+
+
+class Certificate:
+    """The TLS certificate in use, replaced while the service runs."""
+
+    def __init__(self, state: State, config: Config) -> None:
+        self._state = state
+        self._config = config
+        self.serving: Serving = load_serving(state, config, time.time())
+
+    def renew_if_due(self, service: Service) -> None:
+        if time.time() < self.serving.renew_at:
+            return
+        try:
+            self.serving = load_serving(self._state, self._config, time.time())
+        except (FabricError, OSError) as error:
+            _log.error("the service certificate can't be renewed", why=sentence_of(error))
+            return
+        service.replace_identity(self.serving.identity)
+        _log.info("service certificate renewed")
+
+
+def run(directory: Path, environment: Mapping[str, str], options: Mapping[str, object]) -> None:
+    """Serves until SIGTERM or SIGINT. Raises `ConfigurationError`, `CommandError`, `OSError` before it serves."""
+    config = load_config(directory, environment, options)
+    start_log(config.log_level)
+    _allow_many_files()
+    with open_state(directory) as state, only_service(directory):
+        trio.run(_serve_until_signal, state, config)
+
+
+async def _serve_until_signal(state: State, config: Config) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve, state, config)
+            notify(READY)
+            nursery.start_soon(keep_watchdog)
+            async for _ in signals:
+                break
+            notify(STOPPING)
+            _log.info("stopping")
+            nursery.cancel_scope.cancel()
+
+
+async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports] = trio.TASK_STATUS_IGNORED) -> None:
+    """Serves until cancelled; started when it listens."""
+    with ExitStack() as stack:
+        udp = _listen(stack, config, config.stun_port, socket.SOCK_DGRAM)
+        tcp = _listen(stack, config, config.port, socket.SOCK_STREAM)
+        ports = Ports(tcp[0].getsockname()[1], udp[0].getsockname()[1])
+        certificate = Certificate(state, config)
+        service, driver = _make_service(state, config, ports, certificate)
+        server = Server(
+            make_application(driver),
+            lambda: certificate.serving,
+            OpenCount(per_source=config.max_connections_per_source, overall=config.max_connections),
+            SourceBuckets(Rate(config.connection_rate, config.connection_burst)),
+            clock.now,
+        )
+        stun = StunServer(udp, SourceBuckets(Rate(config.stun_rate, config.stun_burst)), clock.now)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(driver.run)
+            nursery.start_soon(server.run, tcp)
+            nursery.start_soon(stun.run)
+            nursery.start_soon(_keep_certificate, certificate, service)
+            _log.info("serving", network=service.network, port=ports.tcp, stun_port=ports.stun)
+            task_status.started(ports)
+
+
+def _make_service(
+    state: State, config: Config, ports: Ports, certificate: Certificate
+) -> tuple[Service, ServiceDriver]:
+    calendar = Calendar(clock.wall_offset())
+    service = Service(
+        state.authority,
+        state.store,
+        certificate.serving.identity,
+        os.urandom,
+        calendar,
+        state.settings(config, ports.tcp, ports.stun),
+        clock.now(),
+    )
+    return service, ServiceDriver(service, state.store, calendar)
+
+
+async def _keep_certificate(certificate: Certificate, service: Service) -> None:
+    while True:
+        await trio.sleep(min(RENEWAL_CHECK_S, max(1.0, certificate.serving.renew_at - time.time())))
+        certificate.renew_if_due(service)
+
+
+def _listen(stack: ExitStack, config: Config, port: int, kind: socket.SocketKind) -> list[socket.socket]:
+    sockets = open_listeners(config.listen, port, kind)
+    for opened in sockets:
+        stack.callback(opened.close)
+    return sockets
+
+
+def _allow_many_files() -> None:
+    """Each channel is a file: as many as the system lets this process have, if it lets itself be asked."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

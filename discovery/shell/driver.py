@@ -1,0 +1,175 @@
+"""Drives the pure service: after every call its messages leave, what is to be closed is closed, events are logged."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import trio
+
+from discovery.core import events
+from discovery.core.channel import ServiceIdentity
+from discovery.core.service import Service
+from discovery.shell.store_sqlite import SqliteStore
+from fabric.core.machine import Calendar, Instant, drain
+from fabric.errors import DecodeError
+from fabric.shell import clock
+from fabric.shell.driver import Alarm
+from fabric.shell.log import Log
+from fabric.wire.rendezvous import (
+    EnrolmentAnswer,
+    EnrolmentRefusal,
+    EnrolmentRequest,
+    ToEndpoint,
+    decode_to_service,
+    encode_message,
+)
+
+OUTBOX_MESSAGES = 8192
+"""Introductions to all peers of the largest mesh wait for a slow reader; with one more its channel is closed."""
+
+STORE_POLL_S = 0.1
+"""How soon what the command line changed takes effect. Asking costs some microseconds."""
+
+_log = Log("discovery.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One open channel: `inbox` gives what is to be written, and ends when the channel is to be closed."""
+
+    connection: int
+    inbox: trio.MemoryReceiveChannel[bytes]
+
+
+class ServiceDriver:
+    """All calls into the service go through here."""
+
+    def __init__(
+        self,
+        service: Service,
+        store: SqliteStore,
+        calendar: Calendar,
+        now: Callable[[], Instant] = clock.now,
+        wall_offset: Callable[[], float] = clock.wall_offset,
+    ) -> None:
+        self.service = service
+        self._store = store
+        self._calendar = calendar
+        self._clock = now
+        self._wall_offset = wall_offset
+        self._alarm = Alarm(now)
+        self._numbers = itertools.count(1)
+        self._outboxes: dict[int, trio.MemorySendChannel[bytes]] = {}
+
+    def open(self, source: str, identity: ServiceIdentity) -> Line:
+        """A channel was opened from this IP address, over TLS with this certificate."""
+        connection = next(self._numbers)
+        outbox, inbox = trio.open_memory_channel[bytes](OUTBOX_MESSAGES)
+        self._outboxes[connection] = outbox
+        self.service.handle_connected(connection, self._now(), source, identity)
+        self._settle()
+        return Line(connection, inbox)
+
+    def handle_message_untrusted(self, line: Line, data: bytes) -> float:
+        """Acts on what came over the channel; returns how many seconds to wait before reading on.
+
+        Raises `DecodeError` for bytes that are no message: close the channel.
+        """
+        try:
+            message = decode_to_service(data)
+        except DecodeError:
+            self.service.counters["undecodable"] += 1
+            raise
+        now = self._now()
+        self.service.handle_message(line.connection, message, now)
+        self._settle()
+        return max(0.0, self.service.may_read(line.connection) - now)
+
+    def close(self, line: Line) -> None:
+        """The channel is gone."""
+        self.service.handle_lost(line.connection, self._now())
+        self._hang_up(line.connection)
+        self._settle()
+
+    def enrol(
+        self, request: EnrolmentRequest, source: str, identity: ServiceIdentity
+    ) -> EnrolmentAnswer | EnrolmentRefusal:
+        outcome = self.service.handle_enrolment(request, source, self._now(), identity)
+        self._settle()
+        return outcome
+
+    async def run(self) -> None:
+        """Wakes the service at its timeouts, and when another process changed the store; for ever."""
+        self._settle()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._alarm.run, self._ring)
+            nursery.start_soon(self._watch_store)
+
+    async def _watch_store(self) -> None:
+        while True:
+            await trio.sleep(STORE_POLL_S)
+            if self._store.has_changed():
+                self.service.handle_store_changed(self._now())
+                self._settle()
+
+    def _ring(self) -> None:
+        self.service.handle_timeout(self._now())
+        self._settle()
+
+    def _now(self) -> Instant:
+        """Every call sees the wall clock as it is now: it may have been set since the last one."""
+        self._calendar.offset = self._wall_offset()
+        return self._clock()
+
+    def _settle(self) -> None:
+        for connection, message in drain(self.service.poll_message):
+            self._post(connection, message)
+        for connection in drain(self.service.poll_close):
+            self._hang_up(connection)
+        happened: Iterator[events.Event] = drain(self.service.poll_event)
+        for event in happened:
+            log_event(event)
+        self._alarm.set(self.service.next_timeout())
+
+    def _post(self, connection: int, message: ToEndpoint) -> None:
+        outbox = self._outboxes.get(connection)
+        if outbox is None:
+            return
+        try:
+            outbox.send_nowait(encode_message(message))
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            self.service.counters["slow_reader"] += 1
+            self.service.handle_lost(connection, self._clock())
+            self._hang_up(connection)
+
+    def _hang_up(self, connection: int) -> None:
+        """What is queued is still written; then the channel ends."""
+        outbox = self._outboxes.pop(connection, None)
+        if outbox is not None:
+            outbox.close()
+
+
+def log_event(event: events.Event) -> None:
+    """One line for each; whose addresses they came from only at `debug`, but for what was refused."""
+    match event:
+        case events.Enrolled(name=name, key_id=key_id):
+            _log.info("endpoint enrolled", name=name, key=key_id)
+        case events.EnrolmentRefused(key_id=key_id, source=source, why=why):
+            _log.warning("enrolment refused", key=key_id, source=source, why=why)
+        case events.EndpointConnected(name=name, source=source):
+            _log.info("endpoint connected", name=name)
+            _log.debug("endpoint connected from", name=name, source=source)
+        case events.EndpointLost(name=name):
+            _log.info("endpoint gone", name=name)
+        case events.ChannelRejected(source=source, name=name, why=why):
+            _log.warning("channel closed", name=name, source=source, why=why)
+        case events.Renewed(name=name):
+            _log.info("certificate renewed", name=name)
+        case events.Introduced(one=one, other=other):
+            _log.info("introduced", one=one, other=other)
+        case events.RenewalAlarm(name=name, source=source):
+            _log.error("ALARM: two hosts hold the key of this endpoint; it is revoked", name=name, source=source)
+        case events.RevocationsIssued(number=number, count=count):
+            _log.info("revocation list issued", number=number, entries=count)

@@ -1,0 +1,129 @@
+"""What the service serves over HTTPS: enrolment, the root certificate, and the WebSocket of the channel."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from discovery.core.channel import ServiceIdentity
+from discovery.shell.driver import Line, ServiceDriver
+from fabric.errors import DecodeError
+from fabric.wire.rendezvous import (
+    REFUSAL_STATUS,
+    EnrolmentRefusal,
+    decode_enrolment_request,
+    encode_enrolment,
+)
+
+MAX_ENROLMENT_BYTES = 8192
+MESSAGE_PACK = "application/msgpack"
+BODY_S = 10.0
+FAREWELL_S = 5.0
+"""How long the last messages of a channel that is to be closed may take."""
+
+_POLICY_VIOLATION = 1008
+_NORMAL = 1000
+
+
+@dataclass(slots=True)
+class Caller:
+    """One TCP connection. `unread` counts the bytes received since the application last took something: the server
+    stops the connection when they become too many (see `server`)."""
+
+    source: str
+    identity: ServiceIdentity = field(repr=False)
+    unread: int = 0
+
+
+def make_application(driver: ServiceDriver) -> Starlette:
+    """Expects `Caller` under "caller" in the state of each scope."""
+    handlers = _Handlers(driver)
+    return Starlette(
+        routes=[
+            Route("/v1/enrol", handlers.enrol, methods=["POST"]),
+            Route("/v1/authority", handlers.authority, methods=["GET"]),
+            WebSocketRoute("/v1/channel", handlers.channel),
+        ]
+    )
+
+
+class _Handlers:
+    def __init__(self, driver: ServiceDriver) -> None:
+        self._driver = driver
+
+    async def enrol(self, request: Request) -> Response:
+        try:
+            with trio.fail_after(BODY_S):
+                body = await _body(request)
+            decoded = decode_enrolment_request(body)
+        except trio.TooSlowError:
+            return Response(status_code=408)
+        except DecodeError as error:
+            return _enrolment(EnrolmentRefusal("request", f"The enrolment request can't be read: {error}."))
+        caller: Caller = request.scope["state"]["caller"]
+        return _enrolment(self._driver.enrol(decoded, caller.source, caller.identity))
+
+    async def authority(self, _request: Request) -> Response:
+        return Response(self._driver.service.authority_der, media_type="application/pkix-cert")
+
+    async def channel(self, websocket: WebSocket) -> None:
+        caller: Caller = websocket.scope["state"]["caller"]
+        if "sec-websocket-extensions" in websocket.headers:
+            # Compression would let a stranger's kilobyte become a megabyte here; endpoints offer none.
+            await websocket.close()
+            return
+        await websocket.accept()
+        line = self._driver.open(caller.source, caller.identity)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_write, websocket, line, nursery.cancel_scope)
+                await self._read_untrusted(websocket, line, caller)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._driver.close(line)
+
+    async def _read_untrusted(self, websocket: WebSocket, line: Line, caller: Caller) -> None:
+        """Returns when the channel has ended, or what comes over it is no message."""
+        while True:
+            received = await websocket.receive()
+            caller.unread = 0
+            if received["type"] == "websocket.disconnect":
+                return
+            try:
+                pause_s = self._driver.handle_message_untrusted(line, received.get("bytes") or b"")
+            except DecodeError:
+                await websocket.close(_POLICY_VIOLATION)
+                return
+            await trio.sleep(pause_s)
+
+
+async def _write(websocket: WebSocket, line: Line, channel: trio.CancelScope) -> None:
+    """Writes until the driver hangs up, then ends the channel."""
+    async for message in line.inbox:
+        await websocket.send_bytes(message)
+    with trio.move_on_after(FAREWELL_S):
+        await websocket.close(_NORMAL)
+    channel.cancel()
+
+
+async def _body(request: Request) -> bytes:
+    """Raises `DecodeError` as soon as it is too long."""
+    body = bytearray()
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > MAX_ENROLMENT_BYTES:
+                raise DecodeError(f"it has more than {MAX_ENROLMENT_BYTES} bytes")
+    return bytes(body)
+
+
+def _enrolment(outcome: object) -> Response:
+    status = REFUSAL_STATUS[outcome.code] if isinstance(outcome, EnrolmentRefusal) else 200
+    return Response(encode_enrolment(outcome), status_code=status, media_type=MESSAGE_PACK)  # type: ignore[arg-type]
