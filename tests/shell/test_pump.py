@@ -1,0 +1,131 @@
+"""Two pumps over the loopback, with socket pairs in place of TAP devices: an Ethernet of two hosts."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+
+import pytest
+import trio
+import trio.testing
+
+from fabric.dataplane.contract import Control, Drop, Traffic
+from fabric.shell.pump import Pump
+from fabric.shell.tap import Tap
+from fabric.shell.udp import Target, UdpSockets, open_udp_sockets
+from fabric.wire.address import Address
+from tests.dataplane.pair import End, ipv4, meet
+
+
+class Machine:
+    """An endpoint with a real pump; `host` is the far side of its TAP, where its kernel would be."""
+
+    def __init__(self, end: End, udp: UdpSockets | None = None) -> None:
+        self.end = end
+        self.host, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.host.setblocking(False)
+        near.setblocking(False)
+        self.tap = Tap(near.detach(), "pair")
+        self.udp = udp or open_udp_sockets()
+        end.underlay = Address("127.0.0.1", self.udp.port)
+        self.leftovers: list[tuple[bytes, Target]] = []
+        self.told: list[Traffic | Control] = []
+        self.pump = Pump(end.lane, self.tap, self.udp, self.leftovers.extend, self.handle_reports)
+
+    def handle_reports(self, traffic: Sequence[Traffic], controls: Sequence[Control]) -> None:
+        self.told += [*traffic, *controls]
+
+    async def take(self, count: int) -> list[bytes]:
+        frames: list[bytes] = []
+        with trio.fail_after(10):
+            while len(frames) < count:
+                await trio.lowlevel.wait_readable(self.host)
+                frames.append(self.host.recv(65_536))
+        return frames
+
+    def close(self) -> None:
+        self.tap.close()
+        self.udp.close()
+        self.host.close()
+
+
+@pytest.fixture
+def machines() -> Iterator[tuple[Machine, Machine]]:
+    both = Machine(End(1)), Machine(End(2))
+    meet(both[0].end, both[1].end)
+    yield both
+    for each in both:
+        each.close()
+
+
+async def test_frames_cross_in_both_directions(machines: tuple[Machine, Machine], nursery: trio.Nursery) -> None:
+    ann, bob = machines
+    for each in machines:
+        await nursery.start(each.pump.run)
+    there = [ipv4(ann.end, bob.end, 200 + n) for n in range(150)]
+    back = [ipv4(bob.end, ann.end, 200 + n) for n in range(150)]
+    for one, other in zip(there, back, strict=True):
+        ann.host.send(one)
+        bob.host.send(other)
+        await trio.lowlevel.checkpoint()
+    assert await bob.take(150) == there
+    assert await ann.take(150) == back
+    assert sum(report.opened for report in bob.told if isinstance(report, Traffic)) > 0
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_is_not_data_goes_to_core_and_controls_come_after_traffic(
+    machines: tuple[Machine, Machine], nursery: trio.Nursery
+) -> None:
+    ann, bob = machines
+    await nursery.start(bob.pump.run)
+    index = next(iter(ann.end.lane._sessions))
+    ann.end.lane.send_control(index, b"hello", bob.end.underlay)
+    ann.pump.flush()
+    ann.udp.send_batch([(b"\xf2 gated", ("127.0.0.1", bob.udp.port))])
+    with trio.fail_after(10):
+        while not bob.leftovers or not bob.told:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    assert bob.leftovers == [(b"\xf2 gated", ("127.0.0.1", ann.udp.port))]
+    traffic, control = bob.told
+    assert isinstance(traffic, Traffic)
+    assert isinstance(control, Control)
+    assert (control.payload, control.source.port) == (b"hello", ann.udp.port)
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_loss_of_the_device_ends_the_pump(machines: tuple[Machine, Machine]) -> None:
+    ann, _ = machines
+    ann.tap.close()
+    with pytest.raises(ExceptionGroup):
+        await ann.pump.run()
+
+
+class StuckSockets(UdpSockets):
+    """A queue that is full for ever after `room` datagrams."""
+
+    room = 3
+
+    def send_batch(self, batch: Sequence[tuple[bytes, Target]], start: int = 0) -> int:
+        sent = min(self.room, len(batch) - start)
+        self.room -= sent
+        return start + sent
+
+    async def wait_writable(self, target: Target) -> None:
+        await trio.sleep_forever()
+
+
+async def test_a_queue_that_stays_full_costs_what_waits_for_it_and_no_more(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    real = open_udp_sockets()
+    ann, bob = Machine(End(1), StuckSockets(real.ipv4, real.ipv6)), Machine(End(2))
+    meet(ann.end, bob.end)
+    for number in range(10):
+        ann.host.send(ipv4(ann.end, bob.end, 1400 + number % 2))
+    await nursery.start(ann.pump.run)
+    await trio.sleep(5)
+    assert ann.end.lane.drops() == {Drop.BACKPRESSURE: 7}
+    nursery.cancel_scope.cancel()
+    ann.close()
+    bob.close()

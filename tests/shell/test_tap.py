@@ -1,0 +1,107 @@
+"""The TAP device, in a network namespace of its own.
+
+( nothing )----[ fabric7 ]  02:fa:64:40:00:01   100.64.0.1/10   fd00::1/64
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from fabric.errors import ConfigurationError
+from fabric.shell.tap import open_tap
+
+IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--net"]
+MAC = "02:fa:64:40:00:01"
+SCRIPT = """
+import ipaddress, json, os, subprocess, trio
+from fabric.dataplane.contract import Drop
+from fabric.shell.tap import open_tap
+
+def shown(*words):
+    return json.loads(subprocess.run(["ip", "-j", *words], capture_output=True, check=True).stdout or "[]")
+
+mac = bytes.fromhex("02fa64400001")
+addresses = [ipaddress.ip_interface("100.64.0.1/10"), ipaddress.ip_interface("fd00::1/64")]
+tap = open_tap("fabric7", mac)
+early = shown("addr")[-1]["address"]
+for _ in range(2):
+    trio.run(tap.configure, mac, 1399, addresses)
+up = shown("addr", "show", "dev", "fabric7")[0]
+subprocess.run(["ip", "link", "set", "dev", "fabric7", "address", "02:00:00:00:00:99"], check=True)
+trio.run(tap.configure, mac, 1399, addresses)
+restored = shown("link", "show", "dev", "fabric7")[0]["address"]
+subprocess.run(["ping", "-c1", "-W1", "100.64.0.2"], capture_output=True)
+frames = tap.read_batch()
+asked = [f.hex() for f in frames if f[12:14] == b"\\x08\\x06"]
+tap.write_batch([b"", b"\\xff" * 60])
+malformed = tap.drops[Drop.MALFORMED]
+subprocess.run(["ip", "link", "set", "dev", "fabric7", "down"], check=True)
+idle = tap.read_batch()
+tap.write_batch([bytes(60)])
+down = tap.drops[Drop.NO_PATH]
+subprocess.run(["ip", "link", "del", "dev", "fabric7"], check=True)
+try:
+    lost = tap.read_batch() and None
+except OSError as error:
+    lost = error.errno
+tap.close()
+seen = dict(early=early, up=up, restored=restored, asked=asked, idle=len(idle))
+print(json.dumps(seen | dict(malformed=malformed, down=down, lost=lost)))
+"""
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    if subprocess.run([*IN_A_NAMESPACE, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody make a namespace")
+    done = subprocess.run(
+        [*IN_A_NAMESPACE, sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.netns
+def test_the_device_has_its_mac_from_the_first_moment(seen: dict[str, Any]) -> None:
+    assert seen["early"] == seen["up"]["address"] == MAC
+
+
+@pytest.mark.netns
+def test_it_is_up_with_its_mtu_and_addresses_ready_to_use(seen: dict[str, Any]) -> None:
+    assert "UP" in seen["up"]["flags"]
+    assert seen["up"]["mtu"] == 1399
+    addresses = {each["local"]: each for each in seen["up"]["addr_info"]}
+    assert (addresses["100.64.0.1"]["prefixlen"], addresses["100.64.0.1"]["broadcast"]) == (10, "100.127.255.255")
+    assert addresses["fd00::1"]["prefixlen"] == 64
+    assert not addresses["fd00::1"].get("tentative")
+    assert "fe80::fa:64ff:fe40:1" in addresses
+
+
+@pytest.mark.netns
+def test_configuring_again_restores_what_another_has_changed(seen: dict[str, Any]) -> None:
+    assert seen["restored"] == MAC
+
+
+@pytest.mark.netns
+def test_frames_of_the_kernel_are_read_and_bad_ones_counted(seen: dict[str, Any]) -> None:
+    request = "ffffffffffff02fa64400001" + "0806" + "0001080006040001" + "02fa64400001" + "64400001"
+    assert any(frame.startswith(request) for frame in seen["asked"])
+    assert seen["malformed"] == 1
+
+
+@pytest.mark.netns
+def test_a_device_that_is_down_counts_and_a_deleted_one_raises(seen: dict[str, Any]) -> None:
+    assert (seen["idle"], seen["down"]) == (0, 1)
+    assert seen["lost"] is not None
+
+
+@pytest.mark.parametrize("name", ["", "a-name-that-is-far-too-long"])
+def test_a_name_that_no_device_can_have_is_the_operators_mistake(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="device"):
+        open_tap(name, bytes(6))
