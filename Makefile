@@ -73,6 +73,27 @@ bench: setup
 	@.ci/system-packages bench
 	@$(AS_ROOT) $(BIN)/python -m tests.bench $(ARGS)
 
+# A virtual environment of its own, so that the tree may move or go; links where the units look; nothing is started.
+install:
+	@[ "$$(id -u)" -eq 0 ] || { echo "make install needs root: sudo make install" >&2; exit 1; }
+	@.ci/system-packages install
+	@[ -x $(PREFIX)/bin/python ] || $(PYTHON) -m venv $(PREFIX)
+	@source=$$(mktemp -d); trap 'rm -rf "$$source"' EXIT; \
+		cp -R fabric discovery pyproject.toml README.md LICENSE requirements.txt requirements-dev.txt "$$source"; \
+		pip="$(PREFIX)/bin/python -m pip --disable-pip-version-check --no-input -qq"; \
+		$$pip install -r requirements.txt $$(grep '^setuptools==' requirements-dev.txt); \
+		$$pip install --no-build-isolation --no-deps --force-reinstall "$$source"
+	@for program in fabric fabricd discoveryd; do ln -sf $(PREFIX)/bin/$$program /usr/local/bin/$$program; done
+	@install -d $(UNITS) /etc/sysusers.d /etc/tmpfiles.d /etc/systemd/system-preset
+	@install -m 0644 systemd/fabricd.service systemd/discoveryd.service $(UNITS)/
+	@install -m 0644 systemd/sysusers.conf /etc/sysusers.d/fabric.conf
+	@install -m 0644 systemd/tmpfiles.conf /etc/tmpfiles.d/fabric.conf
+	@install -m 0644 systemd/fabric.preset /etc/systemd/system-preset/50-fabric.preset
+	@systemd-sysusers /etc/sysusers.d/fabric.conf
+	@systemd-tmpfiles --create /etc/tmpfiles.d/fabric.conf
+	@[ ! -d /run/systemd/system ] || systemctl daemon-reload
+	@echo "installed: fabric, fabricd and discoveryd in /usr/local/bin; units in $(UNITS); nothing is started yet"
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
