@@ -41,6 +41,8 @@ asked = [f.hex() for f in frames if f[12:14] == b"\\x08\\x06"]
 tap.write_batch([b"", b"\\xff" * 60])
 malformed = tap.drops[Drop.MALFORMED]
 subprocess.run(["ip", "link", "set", "dev", "fabric7", "down"], check=True)
+while tap.read_batch():
+    pass
 idle = tap.read_batch()
 tap.write_batch([bytes(60)])
 down = tap.drops[Drop.NO_PATH]
