@@ -29,6 +29,9 @@ _BACKDATE_SHARE = 1 / 20
 _RENEWABLE_SHARE = 1 / 3
 """Of a certificate's life, before which it can't be renewed: endpoints renew at two thirds."""
 
+ADDRESS_REST_S = 3600.0
+"""Clocks differ: an address stays with its name this long behind the end of the last certificate that has it."""
+
 TRACE_S = 86_400.0
 """How long an ended certificate is remembered behind the last moment at which it matters."""
 
@@ -175,6 +178,6 @@ def purge(store: Store, settings: Settings, unix: float) -> None:
     with store.change():
         for record in store.endpoints():
             is_leaving = record.revoked is not None or record.is_ephemeral
-            if is_leaving and unix > record.not_after + TRACE_S / 24:
+            if is_leaving and unix > record.not_after + ADDRESS_REST_S:
                 store.delete_endpoint(record.name)
         store.delete_certificates(unix - settings.late_renewal_s - TRACE_S)

@@ -24,6 +24,8 @@ from fabric.wire.rendezvous import EnrolmentAnswer, EnrolmentRefusal, EnrolmentR
 
 KEY_UNPROVEN = EnrolmentRefusal("key", "The enrolment key is unknown here, or the proof of it is wrong.")
 LIMIT = EnrolmentRefusal("limit", "There were too many attempts from this address: try again in a minute.")
+UNPROVEN = (KEY_UNPROVEN, LIMIT)
+"""What a stranger gets to see."""
 
 
 class _RefusedError(Exception):

@@ -14,11 +14,12 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentRefused:
-    """`key_id` is what was claimed."""
+    """`key_id` is what was claimed; `is_proven` whether its secret was known, so that it is no stranger's noise."""
 
     key_id: str
     source: str
     why: str
+    is_proven: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from discovery.core.channel import (
     ServiceIdentity,
     authenticate_untrusted,
 )
-from discovery.core.enrolment import LIMIT, Enrolment
+from discovery.core.enrolment import LIMIT, UNPROVEN, Enrolment
 from discovery.core.introduction import Introducer
 from discovery.core.limits import OpenCount, Rate, SourceBuckets, TokenBucket
 from discovery.core.settings import Settings
@@ -170,7 +170,7 @@ class Service:
         outcome = self._enrol(request, source, now, service or self._service)
         if isinstance(outcome, EnrolmentRefusal):
             self.counters[f"enrolment_{outcome.code}"] += 1
-            self._events.append(events.EnrolmentRefused(request.key_id, source, outcome.why))
+            self._events.append(events.EnrolmentRefused(request.key_id, source, outcome.why, outcome not in UNPROVEN))
         return outcome
 
     def _enrol(

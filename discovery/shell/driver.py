@@ -152,19 +152,19 @@ class ServiceDriver:
 
 
 def log_event(event: events.Event) -> None:
-    """One line for each; whose addresses they came from only at `debug`, but for what was refused."""
+    """One line for each. What strangers do is counted, and shown at `debug` only: they must not fill a log."""
     match event:
         case events.Enrolled(name=name, key_id=key_id):
             _log.info("endpoint enrolled", name=name, key=key_id)
-        case events.EnrolmentRefused(key_id=key_id, source=source, why=why):
-            _log.warning("enrolment refused", key=key_id, source=source, why=why)
+        case events.EnrolmentRefused(key_id=key_id, source=source, why=why, is_proven=is_proven):
+            (_log.warning if is_proven else _log.debug)("enrolment refused", key=key_id, source=source, why=why)
         case events.EndpointConnected(name=name, source=source):
             _log.info("endpoint connected", name=name)
             _log.debug("endpoint connected from", name=name, source=source)
         case events.EndpointLost(name=name):
             _log.info("endpoint gone", name=name)
         case events.ChannelRejected(source=source, name=name, why=why):
-            _log.warning("channel closed", name=name, source=source, why=why)
+            (_log.warning if name else _log.debug)("channel closed", name=name, source=source, why=why)
         case events.Renewed(name=name):
             _log.info("certificate renewed", name=name)
         case events.Introduced(one=one, other=other):

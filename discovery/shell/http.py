@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import trio
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from discovery.core.channel import ServiceIdentity
 from discovery.shell.driver import Line, ServiceDriver
@@ -65,6 +65,8 @@ class _Handlers:
             decoded = decode_enrolment_request(body)
         except trio.TooSlowError:
             return Response(status_code=408)
+        except ClientDisconnect:
+            return Response(status_code=400)  # to nobody
         except DecodeError as error:
             return _enrolment(EnrolmentRefusal("request", f"The enrolment request can't be read: {error}."))
         caller: Caller = request.scope["state"]["caller"]
@@ -82,34 +84,41 @@ class _Handlers:
         await websocket.accept()
         line = self._driver.open(caller.source, caller.identity)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_write, websocket, line, nursery.cancel_scope)
-                await self._read_untrusted(websocket, line, caller)
-                nursery.cancel_scope.cancel()
+            await self._serve_channel(websocket, line, caller)
+        except* WebSocketDisconnect:
+            pass  # it went while something was being written
         finally:
             self._driver.close(line)
 
+    async def _serve_channel(self, websocket: WebSocket, line: Line, caller: Caller) -> None:
+        """Reads and writes until either has reason to end, and says why."""
+        farewell = _NORMAL
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_write, websocket, line, nursery.cancel_scope)
+            try:
+                await self._read_untrusted(websocket, line, caller)
+            except DecodeError:
+                farewell = _POLICY_VIOLATION
+            nursery.cancel_scope.cancel()
+        if websocket.client_state is WebSocketState.CONNECTED:
+            with trio.move_on_after(FAREWELL_S):
+                await websocket.close(farewell)
+
     async def _read_untrusted(self, websocket: WebSocket, line: Line, caller: Caller) -> None:
-        """Returns when the channel has ended, or what comes over it is no message."""
+        """Returns when the other side ends the channel. Raises `DecodeError` where what came is no message."""
         while True:
             received = await websocket.receive()
             caller.unread = 0
             if received["type"] == "websocket.disconnect":
                 return
-            try:
-                pause_s = self._driver.handle_message_untrusted(line, received.get("bytes") or b"")
-            except DecodeError:
-                await websocket.close(_POLICY_VIOLATION)
-                return
+            pause_s = self._driver.handle_message_untrusted(line, received.get("bytes") or b"")
             await trio.sleep(pause_s)
 
 
 async def _write(websocket: WebSocket, line: Line, channel: trio.CancelScope) -> None:
-    """Writes until the driver hangs up, then ends the channel."""
+    """Writes until the driver hangs up, and ends the channel then."""
     async for message in line.inbox:
         await websocket.send_bytes(message)
-    with trio.move_on_after(FAREWELL_S):
-        await websocket.close(_NORMAL)
     channel.cancel()
 
 

@@ -69,8 +69,14 @@ class Server:
     async def run(self, sockets: list[socket.socket]) -> None:
         """Serves until cancelled; then every connection is closed."""
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(opened)) for opened in sockets]
-        try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._close_when_cancelled)
             await trio.serve_listeners(self._handle_untrusted, listeners)
+
+    async def _close_when_cancelled(self) -> None:
+        """Hypercorn shields what it sends: to a peer that doesn't read, it would do so after the end."""
+        try:
+            await trio.sleep_forever()
         finally:
             for stream in self._streams:
                 stream.socket.close()

@@ -105,16 +105,16 @@ async def open_house(directory: Path, config: Config | None = None) -> AsyncIter
     if not await trio.Path(directory).exists():
         create_state(directory, NETWORK, ["127.0.0.1", "::1"], IPv4Network("100.64.0.0/10"))
     config = config or Config(port=0, stun_port=0, listen=("127.0.0.1", "::1"))
-    with open_state(directory) as state:
-        async with trio.open_nursery() as nursery:
-            ports: Ports = await nursery.start(serve, state, config)
-            house = House(directory, ports, state.authority.root_der, nursery)
-            try:
-                yield house
-            finally:
-                for stream in house.streams:
-                    stream.socket.close()
-            nursery.cancel_scope.cancel()
+    streams: list[trio.SocketStream] = []
+    try:
+        with open_state(directory) as state:
+            async with trio.open_nursery() as nursery:
+                ports: Ports = await nursery.start(serve, state, config)
+                yield House(directory, ports, state.authority.root_der, nursery, streams)
+                nursery.cancel_scope.cancel()
+    finally:
+        for stream in streams:
+            stream.socket.close()
 
 
 @dataclass

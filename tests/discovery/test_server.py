@@ -308,3 +308,18 @@ async def test_the_service_certificate_is_renewed_while_the_service_runs(tmp_pat
                 seen.add(tls.getpeercert(binary_form=True))
                 await trio.aclose_forcefully(tls)
                 await trio.sleep(0.2)
+
+
+async def test_a_stranger_who_asks_and_never_reads_can_not_keep_the_service_from_stopping(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "s") as house:
+        tls = await house.connect()
+        await tls.send_all(UPGRADE + b"\r\n")
+        assert b"101" in await tls.receive_some()
+        ping = b"\x89\xfd" + bytes(4) + bytes(125)
+        with trio.move_on_after(1.0):
+            while True:
+                await tls.send_all(ping * 100)
+                await trio.lowlevel.checkpoint()
+        began = trio.current_time()
+        house.nursery.cancel_scope.cancel()
+    assert trio.current_time() - began < 2.0
