@@ -41,17 +41,23 @@ HOME_LAN = "192.168.1.0/24"
 
 @dataclass(slots=True)
 class Place:
-    """A LAN (or the internet itself) and the routers between it and the internet, the innermost first."""
+    """A LAN (or the internet itself) and the routers between it and the internet, the innermost first.
+
+    `ipv6` is the same LAN as IPv6 sees it.
+    """
 
     access: Access
     realm: Realm
     routers: tuple[Router, ...]
     free: list[str]
     line: Quality
+    ipv6: Place | None = None
 
     def seat(self, host: Host) -> None:
-        """Gives the host an address here."""
+        """Gives the host an address here, and one of IPv6 where the place has that too."""
         host.join(self.realm, self.free.pop(0), self.line)
+        if self.ipv6 is not None:
+            self.ipv6.seat(host)
 
     def reboot_routers(self) -> None:
         for router in self.routers:
@@ -112,6 +118,12 @@ class Atlas:
             case _:
                 return self._house(access, behaviour or NATS[access], lan, uplink, behind)
 
+    def add_ipv6(self, place: Place) -> None:
+        """Gives a place global IPv6 addresses behind a stateful firewall, as houses have them."""
+        self._made += 1
+        ips = tuple(f"2001:db8:{self._made:x}::{number:x}" for number in range(1, 9))
+        place.ipv6 = self._behind_firewall(ips, [f"{ip}/64" for ip in ips], UPLINK)
+
     def _house(self, access: Access, behaviour: Behaviour, lan: str, uplink: Quality, behind: Place | None) -> Place:
         inside = self._network.make_realm(f"lan-{self._made}")
         outside = behind.realm if behind else self._network.internet
@@ -131,12 +143,14 @@ class Atlas:
         return router
 
     def _walled(self, uplink: Quality) -> Place:
-        inside = self._network.make_realm(f"walled-{self._made}")
         ips = tuple(self.public_ip() for _ in range(8))
-        table = FirewallTable()
-        name = f"firewall-{self._made}"
-        router = self._network.make_router(name, table, (inside, self._network.internet), ips, uplink)
-        return Place(Access.FIREWALL, inside, (router,), [f"{ip}/16" for ip in ips], WIRE)
+        return self._behind_firewall(ips, [f"{ip}/16" for ip in ips], uplink)
+
+    def _behind_firewall(self, ips: tuple[str, ...], cidrs: list[str], uplink: Quality) -> Place:
+        inside = self._network.make_realm(f"walled-{self._made}")
+        between = (inside, self._network.internet)
+        router = self._network.make_router(f"firewall-{self._made}", FirewallTable(), between, ips, uplink)
+        return Place(Access.FIREWALL, inside, (router,), cidrs, WIRE)
 
 
 def _hosts_of(cidr: str) -> list[str]:

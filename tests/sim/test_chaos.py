@@ -1,4 +1,4 @@
-"""Everything at once, at random instants: afterwards the mesh is what the wishes and the oracle say, and nothing else."""
+"""Everything at once, at random instants: afterwards the mesh is what wishes and oracle say, and nothing else."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Chaos:
             self.world.run_for(self.chance.random() ** 3 * longest_pause_s)
 
     def end(self) -> None:
-        """Everybody is up and awake, the service is there and the lines are good; wishes and places stay as they are."""
+        """All are up and awake, the service is there, the lines are good; wishes and places stay as they are."""
         self.world.come_back()
         for endpoint in self.endpoints:
             self.mend(endpoint)

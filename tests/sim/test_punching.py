@@ -90,6 +90,26 @@ def test_a_host_with_the_peers_private_address_on_the_own_lan_is_never_taken_for
     world.until_frames_pass(beta, decoy_here)
 
 
+def test_ipv6_is_taken_where_both_have_it_even_behind_nats_that_no_punching_opens(world: World) -> None:
+    places = [world.atlas.make(Access.SYMMETRIC) for _ in range(2)]
+    for place in places:
+        world.atlas.add_ipv6(place)
+    alpha, beta = world.pair(*places)
+    world.until_connected((alpha, beta))
+    remote = alpha.status()[beta.name].path
+    assert remote is not None
+    assert remote.remote.is_ipv6
+    world.until_frames_pass(alpha, beta, within_s=1.0)
+
+
+def test_ipv6_on_one_side_alone_does_no_harm(world: World) -> None:
+    place = world.atlas.make(Access.PORT_RESTRICTED)
+    world.atlas.add_ipv6(place)
+    alpha, beta = world.pair(place, Access.CARRIER)
+    world.until_connected((alpha, beta))
+    world.until_frames_pass(alpha, beta, within_s=1.0)
+
+
 def test_a_wish_on_one_side_alone_makes_no_sound(world: World) -> None:
     alpha, beta = world.endpoint("alpha", Access.PUBLIC), world.endpoint("beta", Access.PUBLIC)
     overheard: list[Packet] = []
