@@ -27,13 +27,17 @@ def main() -> int:
     durations = QUICK if options.quick else FULL
     rounds = options.rounds or (1 if options.quick else 5)
     readings = _rounds(tunnels, rounds, durations, segmentation=not options.card)
-    life = None if options.no_life or fabric_tunnel.TUNNEL not in tunnels else fabric_tunnel.life(quick=options.quick)
+    is_whole = all(len(found) == rounds for found in readings.values())
+    life = None
+    if fabric_tunnel.TUNNEL in tunnels and not options.no_life:
+        life = _life(quick=options.quick)
+        is_whole = is_whole and life is not None
     directory = options.output or (SCRATCH if options.quick or options.only else PUBLISHED)
     text = report.write(directory, tunnels, readings, life, rounds, segmentation=not options.card)
     if directory == PUBLISHED:
         report.publish(PAGE, text)
     print(text)
-    return 0
+    return 0 if is_whole else 1
 
 
 def _options() -> argparse.Namespace:
@@ -71,6 +75,15 @@ def _rounds(
             readings[tunnel.label].append(reading)
             print(f"round {number}/{rounds} {tunnel.label:<13} {report.line(reading)}", file=sys.stderr, flush=True)
     return readings
+
+
+def _life(*, quick: bool) -> fabric_tunnel.Life | None:
+    """The daemon's life; None, and why on stderr, when it could not be measured."""
+    try:
+        return fabric_tunnel.life(quick=quick)
+    except (LabError, ValueError, KeyError) as error:
+        print(f"the daemon's life was not measured: {error}", file=sys.stderr)
+        return None
 
 
 if __name__ == "__main__":
