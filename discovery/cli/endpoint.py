@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from discovery.cli.options import JsonOption, StateOption
 from discovery.core.authority import revoke as revoke_endpoint
@@ -32,7 +32,8 @@ def list_(as_json: JsonOption = False, state: StateOption = DEFAULT_STATE) -> No
     if as_json:
         print(json.dumps({"endpoints": [_as_json(record) for record in endpoints]}))
         return
-    table = Table("name", "state", "addresses", "certificate ends", "last seen", "tags", "fingerprint")
+    columns = ("name", "state", "addresses", "certificate ends", "last seen", "tags", "fingerprint")
+    table = Table(*(Column(title, overflow="fold") for title in columns))
     for record in endpoints:
         table.add_row(
             record.name,

@@ -34,7 +34,10 @@ app.add_typer(endpoint.app, name="endpoint")
 def init(
     network: Annotated[str, typer.Option(envvar="DISCOVERY_NETWORK", help="Name of the network, e.g. home.")],
     address: Annotated[
-        list[str], typer.Option(help="Where hosts reach this service: HOST, IP, or with a port. Several times.")
+        list[str],
+        typer.Option(
+            envvar="DISCOVERY_ADDRESS", help="Where hosts reach this service: HOST, IP, or with a port. Several times."
+        ),
     ],
     overlay: Annotated[str, typer.Option(envvar="DISCOVERY_OVERLAY", help="IPv4 range of the virtual LAN.")] = str(
         DEFAULT_OVERLAY

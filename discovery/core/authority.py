@@ -157,10 +157,10 @@ def revoke(store: Store, name: str, why: str, unix: float) -> bool:
     Whoever runs the service then issues the list (`Ledger.current_revocations`): also where this happened in
     another process. The name keeps its address, and may be enrolled again, with another key too.
     """
-    record = store.endpoint(name)
-    if record is None or record.revoked is not None:
-        return False
     with store.change():
+        record = store.endpoint(name)
+        if record is None or record.revoked is not None:
+            return False
         store.put_endpoint(replace(record, revoked=unix, why=why, bundle=None))
         for certificate in store.certificates_of(name):
             if certificate.revoked is None:

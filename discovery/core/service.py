@@ -1,7 +1,8 @@
 """The discovery service: enrols endpoints, notes their intents, introduces those who both wish it, carries offers.
 
 Pure: time, randomness, the store and the keys come in. The driver's rule after every call: send all messages, then
-close what is to be closed, log the events, ask for the next timeout. What a call stored is durable when it returns.
+close what is to be closed, log the events, ask for the next timeout. Each call is one change of the store, durable
+when it returns; where it raises instead, the store failed and nothing that was queued may be sent.
 
 `handle_store_changed` is for changes that came from another process (the command line): what it revoked takes
 effect in that call.
@@ -140,17 +141,21 @@ class Service:
             return
         channel.paused_until = now + channel.bucket.owe(now)
         try:
-            match channel.state, message:
-                case ChannelState.EXPECTING_AUTHENTICATE, Authenticate():
-                    self._authenticate(connection, channel, message, now)
-                case ChannelState.EXPECTING_AUTHENTICATE, _:
-                    raise AuthenticationError("it spoke before it had proven itself")
-                case _, Authenticate():
-                    raise AuthenticationError("it began again on an open channel")
-                case _:
-                    self._act(connection, channel, message, now)
+            with self._store.change():
+                self._handle_said_untrusted(connection, channel, message, now)
         except FabricError as error:
             self._reject(connection, channel, str(error))
+
+    def _handle_said_untrusted(self, connection: int, channel: Channel, message: ToService, now: Instant) -> None:
+        match channel.state, message:
+            case ChannelState.EXPECTING_AUTHENTICATE, Authenticate():
+                self._authenticate(connection, channel, message, now)
+            case ChannelState.EXPECTING_AUTHENTICATE, _:
+                raise AuthenticationError("it spoke before it had proven itself")
+            case _, Authenticate():
+                raise AuthenticationError("it began again on an open channel")
+            case _:
+                self._act(connection, channel, message, now)
 
     def may_read(self, connection: int) -> Instant:
         """Returns from when on the driver may read this channel's next message: who says too much is slowed down."""
@@ -167,7 +172,8 @@ class Service:
         service: ServiceIdentity | None = None,
     ) -> EnrolmentAnswer | EnrolmentRefusal:
         """Returns the answer, durable already. `service` is what TLS showed, where that is not the newest."""
-        outcome = self._enrol(request, source, now, service or self._service)
+        with self._store.change():
+            outcome = self._enrol(request, source, now, service or self._service)
         if isinstance(outcome, EnrolmentRefusal):
             self.counters[f"enrolment_{outcome.code}"] += 1
             self._events.append(events.EnrolmentRefused(request.key_id, source, outcome.why, outcome not in UNPROVEN))
@@ -200,8 +206,9 @@ class Service:
         unix = self._calendar.unix(now)
         if now >= self._sweep_at:
             self._sweep_at = now + self._settings.sweep_s
-            self._introducer.sweep(unix)
-            self._refresh_revocations(now)
+            with self._store.change():
+                self._introducer.sweep(unix)
+                self._refresh_revocations(now)
         if now >= self._purge_at:
             self._purge_at = now + PURGE_S
             purge(self._store, self._settings, unix)
@@ -212,7 +219,8 @@ class Service:
 
     def handle_store_changed(self, now: Instant) -> None:
         """Another process changed the store: revocations take effect here and now."""
-        self._refresh_revocations(now)
+        with self._store.change():
+            self._refresh_revocations(now)
         for name, connection in list(self._connections.items()):
             record = self._store.endpoint(name)
             if record is None or record.revoked is not None:
@@ -265,11 +273,12 @@ class Service:
 
     def _act(self, connection: int, channel: Channel, message: ToService, now: Instant) -> None:
         try:
-            if isinstance(message, Renew):
-                self._renew(connection, channel, message.request, now)
-            else:
-                self._require_current(channel, now)
-                self._act_on_others(channel.name, message, now)
+            with self._store.change():
+                if isinstance(message, Renew):
+                    self._renew(connection, channel, message.request, now)
+                else:
+                    self._require_current(channel, now)
+                    self._act_on_others(channel.name, message, now)
         except (DecodeError, AuthenticationError, PolicyError, ExhaustedError) as error:
             kind = type(message).__name__
             self.counters[f"refused_{kind}"] += 1

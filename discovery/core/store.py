@@ -1,7 +1,9 @@
 """What the service asks of a store, and the one in memory that simulations use.
 
 Every record is replaced whole. What is done inside `change()` becomes durable together when the block ends, before
-anybody is answered, or not at all when it raises. Readers in other processes see all of a change or nothing.
+anybody is answered, or not at all when it raises; inside of another it is a part that can fail alone. Others, in
+other processes too, see all of a change or nothing, and change nothing while one is open: what was read inside of it
+still holds there.
 """
 
 from __future__ import annotations

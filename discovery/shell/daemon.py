@@ -71,7 +71,10 @@ def run(directory: Path, environment: Mapping[str, str], options: Mapping[str, o
     start_log(config.log_level)
     _allow_many_files()
     with open_state(directory) as state, only_service(directory):
-        trio.run(_serve_until_signal, state, config)
+        try:
+            trio.run(_serve_until_signal, state, config)
+        except BaseExceptionGroup as errors:
+            raise _cause(errors) from errors
 
 
 async def _serve_until_signal(state: State, config: Config) -> None:
@@ -139,6 +142,13 @@ def _listen(stack: ExitStack, config: Config, port: int, kind: socket.SocketKind
     for opened in sockets:
         stack.callback(opened.close)
     return sockets
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Returns the one error that a person can do something about, out of the nurseries it came through."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _allow_many_files() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -11,9 +13,9 @@ import trio
 from discovery.core import events
 from discovery.core.channel import ServiceIdentity
 from discovery.core.service import Service
-from discovery.shell.store_sqlite import SqliteStore
+from discovery.shell.store_sqlite import DATABASE_FILE, SqliteStore
 from fabric.core.machine import Calendar, Instant, drain
-from fabric.errors import DecodeError
+from fabric.errors import DecodeError, FabricError
 from fabric.shell import clock
 from fabric.shell.driver import Alarm
 from fabric.shell.log import Log
@@ -43,8 +45,13 @@ class Line:
     inbox: trio.MemoryReceiveChannel[bytes]
 
 
+class StoreFailedError(FabricError):
+    """The store takes no more changes: the disk is full, or broken."""
+
+
 class ServiceDriver:
-    """All calls into the service go through here."""
+    """All calls into the service go through here. Once the store has failed nothing is said any more, and `run`
+    ends: who can't remember must not promise."""
 
     def __init__(
         self,
@@ -62,14 +69,16 @@ class ServiceDriver:
         self._alarm = Alarm(now)
         self._numbers = itertools.count(1)
         self._outboxes: dict[int, trio.MemorySendChannel[bytes]] = {}
+        self._failure: sqlite3.Error | None = None
+        self._failed = trio.Event()
 
     def open(self, source: str, identity: ServiceIdentity) -> Line:
         """A channel was opened from this IP address, over TLS with this certificate."""
         connection = next(self._numbers)
         outbox, inbox = trio.open_memory_channel[bytes](OUTBOX_MESSAGES)
         self._outboxes[connection] = outbox
-        self.service.handle_connected(connection, self._now(), source, identity)
-        self._settle()
+        with self._settled() as now:
+            self.service.handle_connected(connection, now, source, identity)
         return Line(connection, inbox)
 
     def handle_message_untrusted(self, line: Line, data: bytes) -> float:
@@ -82,40 +91,54 @@ class ServiceDriver:
         except DecodeError:
             self.service.counters["undecodable"] += 1
             raise
-        now = self._now()
-        self.service.handle_message(line.connection, message, now)
-        self._settle()
+        with self._settled() as now:
+            self.service.handle_message(line.connection, message, now)
         return max(0.0, self.service.may_read(line.connection) - now)
 
     def close(self, line: Line) -> None:
         """The channel is gone."""
-        self.service.handle_lost(line.connection, self._now())
-        self._hang_up(line.connection)
-        self._settle()
+        with self._settled() as now:
+            self.service.handle_lost(line.connection, now)
+            self._hang_up(line.connection)
 
     def enrol(
         self, request: EnrolmentRequest, source: str, identity: ServiceIdentity
     ) -> EnrolmentAnswer | EnrolmentRefusal:
-        outcome = self.service.handle_enrolment(request, source, self._now(), identity)
-        self._settle()
-        return outcome
+        with self._settled() as now:
+            return self.service.handle_enrolment(request, source, now, identity)
 
     async def run(self) -> None:
-        """Wakes the service at its timeouts, and when another process changed the store; for ever."""
+        """Wakes the service at its timeouts, and when another process changed the store; for ever.
+
+        Raises `StoreFailedError`.
+        """
         self._settle()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._alarm.run, self._ring)
             nursery.start_soon(self._watch_store)
+            await self._failed.wait()
+            raise StoreFailedError(f"{DATABASE_FILE} takes no more changes: {self._failure}") from self._failure
 
     async def _watch_store(self) -> None:
         while True:
             await trio.sleep(STORE_POLL_S)
             if self._store.has_changed():
-                self.service.handle_store_changed(self._now())
-                self._settle()
+                with self._settled() as now:
+                    self.service.handle_store_changed(now)
 
     def _ring(self) -> None:
-        self.service.handle_timeout(self._now())
+        with self._settled() as now:
+            self.service.handle_timeout(now)
+
+    @contextmanager
+    def _settled(self) -> Iterator[Instant]:
+        """Around every call into the service: gives it the time, and drains it afterwards."""
+        try:
+            yield self._now()
+        except sqlite3.Error as error:
+            self._failure = self._failure or error
+            self._failed.set()
+            raise
         self._settle()
 
     def _now(self) -> Instant:
@@ -124,6 +147,8 @@ class ServiceDriver:
         return self._clock()
 
     def _settle(self) -> None:
+        if self._failure is not None:
+            return
         for connection, message in drain(self.service.poll_message):
             self._post(connection, message)
         for connection in drain(self.service.poll_close):

@@ -53,6 +53,9 @@ CREATE TABLE revocations (
 """
 _SERIAL_BYTES = 16
 
+_TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
+_PART = ("SAVEPOINT part", "RELEASE part", ("ROLLBACK TO part", "RELEASE part"))
+
 
 class SqliteStore:
     """`discovery.core.store.Store`, and the few facts that `discoveryd init` settled."""
@@ -85,20 +88,20 @@ class SqliteStore:
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """One transaction; inside of another it is part of that one. Takes the write lock at once."""
-        if self._depth == 0:
-            self._connection.execute("BEGIN IMMEDIATE")
+        """One transaction, that takes the write lock at once; inside of another, a part of it that can fail alone."""
+        begin, commit, rollback = _TRANSACTION if self._depth == 0 else _PART
+        self._connection.execute(begin)
         self._depth += 1
         try:
             yield
         except BaseException:
-            self._depth -= 1
-            if self._depth == 0:
-                self._connection.execute("ROLLBACK")
+            for statement in rollback:
+                self._connection.execute(statement)
             raise
-        self._depth -= 1
-        if self._depth == 0:
-            self._connection.execute("COMMIT")
+        else:
+            self._connection.execute(commit)
+        finally:
+            self._depth -= 1
 
     def fact(self, name: str) -> str | None:
         row = self._one("SELECT value FROM facts WHERE name = ?", name)

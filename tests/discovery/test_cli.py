@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -190,6 +191,34 @@ def test_a_change_that_fails_half_way_changes_nothing(state: Path) -> None:
         fail()
     assert (store.fact("one"), store.fact("two")) == (None, None)
     store.close()
+
+
+def test_a_port_that_is_taken_is_said_in_one_sentence(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = ["run", "--state", str(state), "--listen", "127.0.0.1", "--port", port, "--stun-port", "0"]
+        assert main(words) == 78
+    assert capsys.readouterr().err.startswith(f"discoveryd: can't listen on 127.0.0.1 TCP port {port}")
+
+
+def test_a_revocation_by_another_process_is_never_overwritten(state: Path) -> None:
+    """Whoever reads inside of a change holds the write lock: nobody else changes what was read."""
+    one, other = SqliteStore(state), SqliteStore(state)
+    other._connection.execute("PRAGMA busy_timeout = 0")
+
+    def change() -> None:
+        with other.change():
+            raise AssertionError("two changes at once")
+
+    with one.change(), pytest.raises(sqlite3.OperationalError):
+        change()
+    assert not one.has_changed()
+    with other.change():
+        other.put_fact("one", "1")
+    assert one.has_changed()
+    assert not one.has_changed()
+    one.close()
+    other.close()
 
 
 async def test_the_service_tells_systemd_when_it_serves_and_ends_on_sigterm(state: Path, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from discovery.shell.config import Config
+from discovery.shell.driver import StoreFailedError
 from discovery.shell.server import MAX_UNREAD_BYTES
+from discovery.shell.store_sqlite import SqliteStore
 from fabric.identity.enrolment_key import EnrolmentKey
 from fabric.identity.root import decode_root
 from fabric.identity.trust import Trust
@@ -308,6 +310,22 @@ async def test_the_service_certificate_is_renewed_while_the_service_runs(tmp_pat
                 seen.add(tls.getpeercert(binary_form=True))
                 await trio.aclose_forcefully(tls)
                 await trio.sleep(0.2)
+
+
+async def test_a_service_that_can_not_store_promises_nothing_and_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "s"
+    with pytest.RaisesGroup(pytest.RaisesExc(StoreFailedError), flatten_subgroups=True):
+        async with open_house(directory) as house:
+            ada = await house.guest(key_of(house, capsys), "ada")
+            other = SqliteStore(directory)
+            with other.change():
+                other._connection.execute("DROP TABLE intents")
+            other.close()
+            await ada.state_intent("bob.home")
+            assert await ended(ada)
+            await trio.sleep_forever()
 
 
 async def test_a_stranger_who_asks_and_never_reads_can_not_keep_the_service_from_stopping(tmp_path: Path) -> None:
