@@ -86,6 +86,7 @@ class ServiceLink:
         self._scope = trio.CancelScope()
         self._doubtful = trio.Event()
         self._accepted = trio.Event()
+        self._opened = 0.0
         self._pause_s = patience.retry_s
         self.why = "not tried yet"
         """Why there is no channel, for a person."""
@@ -138,9 +139,18 @@ class ServiceLink:
         try:
             await self._serve(address)
         except* _EXPECTED as errors:
-            first = _first(errors)
-            self.why = f"{address}: {_said(first)}"
+            self.why = f"{address}: {_said(_first(errors))}"
             _log.debug("no channel to the service", address=address, why=self.why)
+        finally:
+            self._lose()
+
+    def _lose(self) -> None:
+        if self._outbox is None:
+            return
+        self._outbox = None
+        if self._accepted.is_set() and trio.current_time() - self._opened >= STEADY_S:
+            self._pause_s = self._patience.retry_s
+        self._user.handle_lost()
 
     async def _serve(self, address: str) -> None:
         host, port = split_host(address)
@@ -176,22 +186,16 @@ class ServiceLink:
     async def _talk(self, nursery: trio.Nursery, socket: WebSocketConnection, certificate: bytes) -> None:
         self._outbox, waiting = trio.open_memory_channel[ToService](QUEUED_MESSAGES)
         self._accepted = trio.Event()
-        began = trio.current_time()
+        self._opened = trio.current_time()
         nursery.start_soon(_write, socket, waiting)
         nursery.start_soon(self._watch_proof)
         nursery.start_soon(self._watch_silence, socket)
         self._user.handle_connected(certificate)
-        try:
-            while True:
-                message = await socket.get_message()
-                if not isinstance(message, bytes):
-                    raise DecodeError("the service sent text")
-                self._user.handle_message(decode_to_endpoint(message))
-        finally:
-            self._outbox = None
-            if self._accepted.is_set() and trio.current_time() - began >= STEADY_S:
-                self._pause_s = self._patience.retry_s
-            self._user.handle_lost()
+        while True:
+            message = await socket.get_message()
+            if not isinstance(message, bytes):
+                raise DecodeError("the service sent text")
+            self._user.handle_message(decode_to_endpoint(message))
 
     async def _watch_proof(self) -> None:
         with trio.fail_after(PROOF_S):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from fabric.crypto.signature import Ed25519Signer
 from fabric.identity.authority import BACKDATE_S, ENDPOINT_LIFE_S, ROOT_LIFE_S, SERVICE_LIFE_S, Authority, draw_serial
 from fabric.identity.overlay import ipv6_of, ula_prefix
-from fabric.identity.request import decode_request, make_request
+from fabric.identity.request import Request, decode_request, make_request
 from fabric.shell.custody import Secrets, open_identity
 from fabric.shell.papers import Network, store_papers
 
@@ -42,15 +46,18 @@ class Homestead:
 
     def issue(self, secrets: Secrets, name: str, host: int, *, life_s: float = ENDPOINT_LIFE_S) -> bytes:
         """Returns a certificate for the key in `secrets`."""
+        return self.issue_for(decode_request(make_request(secrets.seed, name)), name, host, life_s=life_s)
+
+    def issue_for(self, request: Request, name: str, host: int, *, life_s: float = ENDPOINT_LIFE_S) -> bytes:
         ipv4 = IPv4Address("100.64.0.0") + host
         now = time.time()
         return self.authority.issue_endpoint(
-            decode_request(make_request(secrets.seed, name)),
+            request,
             name,
             addresses=(ipv4, ipv6_of(self.prefix(), ipv4)),
             tags=(),
             serial=draw_serial(os.urandom),
-            not_before=now - BACKDATE_S,
+            not_before=now + min(0.0, life_s) - BACKDATE_S,
             not_after=now + life_s,
         )
 
@@ -80,3 +87,20 @@ def found(directory: Path) -> Homestead:
         not_after=now + ROOT_LIFE_S,
     )
     return Homestead(directory, authority)
+
+
+def service_context(homestead: Homestead, *hosts: str) -> tuple[ssl.SSLContext, bytes]:
+    """Returns a server's TLS context with a certificate for `hosts`, the root behind it, and that certificate (DER)."""
+    seed, certificate = homestead.issue_service(*hosts)
+    chain = homestead.directory / f"service-{hosts[0]}.pem"
+    return context_of(seed, certificate, homestead.authority.root_der, chain), certificate
+
+
+def context_of(seed: bytes, certificate: bytes, root: bytes, chain: Path) -> ssl.SSLContext:
+    """Returns a server's TLS context that shows this certificate and this root; `chain` is a file to write."""
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    chain.write_text(pem + ssl.DER_cert_to_PEM_cert(certificate) + ssl.DER_cert_to_PEM_cert(root))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    return context
