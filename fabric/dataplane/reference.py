@@ -63,6 +63,7 @@ class ReferenceLane:
         self._controls: list[Control] = []
         self._drops: Counter[Drop] = Counter()
         self._now: Instant = 0.0
+        self._is_urgent = False
 
     # The steering side: see `contract.Lane`.
 
@@ -183,6 +184,7 @@ class ReferenceLane:
             if not session.touched:
                 session.touched = True
                 self._outlet.unreported.append(session)
+                self._is_urgent |= session.awaiting
             frame_bytes = len(plain) - _HEAD_BYTES
             if (
                 frame_bytes >= MIN_FRAME_BYTES
@@ -210,8 +212,14 @@ class ReferenceLane:
         controls, self._controls = self._controls, []
         return controls
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether core should take the traffic now, not some time: a session waits to be promoted."""
+        return self._is_urgent
+
     def take_traffic(self) -> list[Traffic]:
         """Returns one report for each session on which records of frames were sealed, or any opened."""
+        self._is_urgent = False
         sessions = self._outlet.unreported[:]
         self._outlet.unreported.clear()
         return [session.take_report() for session in sessions if self._sessions.get(session.local_index) is session]

@@ -30,6 +30,9 @@ STALL_S = 0.1
 """A UDP queue that stays full for so long is not busy but stuck: what waits for it is dropped."""
 
 AGE_INTERVAL_S = 1.0
+REPORT_INTERVAL_S = 0.02
+"""Core looks at every peer when it is told something: under load that is for fifty times a second, not for each
+batch. What can't wait (see `HotLane.is_urgent`) is told at once, and so is what comes after a pause."""
 
 
 class HotLane(Protocol):
@@ -42,6 +45,9 @@ class HotLane(Protocol):
     def take_datagrams(self) -> list[tuple[bytes, Target]]: ...
 
     def take_frames(self) -> list[bytes]: ...
+
+    @property
+    def is_urgent(self) -> bool: ...
 
     def take_controls(self) -> list[Control]: ...
 
@@ -65,6 +71,8 @@ class Pump:
         self._udp = udp
         self._on_leftover = on_leftover
         self._on_reports = on_reports
+        self._report_due: Instant = 0.0
+        self._untold = trio.Event()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled; raises `OSError` where the device is taken away."""
@@ -73,6 +81,7 @@ class Pump:
             for udp in self._udp.sockets:
                 nursery.start_soon(self._pump_udp, udp)
             nursery.start_soon(self._age)
+            nursery.start_soon(self._tell_late)
             task_status.started()
 
     def flush(self) -> None:
@@ -88,10 +97,11 @@ class Pump:
         while True:
             await trio.lowlevel.wait_readable(self._tap.fd)
             while frames := self._tap.read_batch():
-                self._lane.handle_frames(frames, now())
+                instant = now()
+                self._lane.handle_frames(frames, instant)
                 await self._send()
                 self._deliver()
-                self._report()
+                self._report(instant)
                 if len(frames) < BATCH:
                     break
                 await trio.lowlevel.checkpoint()
@@ -100,11 +110,12 @@ class Pump:
         while True:
             await trio.lowlevel.wait_readable(udp)
             while batch := self._udp.receive_batch(udp):
-                leftovers = self._lane.handle_datagrams(batch, now())
+                instant = now()
+                leftovers = self._lane.handle_datagrams(batch, instant)
                 self._deliver()
                 if leftovers:
                     self._on_leftover(leftovers)
-                self._report()
+                self._report(instant)
                 if len(batch) < BATCH:
                     break
                 await trio.lowlevel.checkpoint()
@@ -133,9 +144,24 @@ class Pump:
         if frames:
             self._tap.write_batch(frames)
 
-    def _report(self) -> None:
-        traffic = self._lane.take_traffic()
+    def _report(self, instant: Instant) -> None:
+        """Tells core what has happened, now or within `REPORT_INTERVAL_S`."""
         controls = self._lane.take_controls()
+        if controls or self._lane.is_urgent or instant >= self._report_due:
+            self._tell(controls, instant)
+        else:
+            self._untold.set()
+
+    async def _tell_late(self) -> None:
+        while True:
+            await self._untold.wait()
+            await trio.sleep(REPORT_INTERVAL_S)
+            self._untold = trio.Event()
+            self._tell([], now())
+
+    def _tell(self, controls: Sequence[Control], instant: Instant) -> None:
+        self._report_due = instant + REPORT_INTERVAL_S
+        traffic = self._lane.take_traffic()
         if traffic or controls:
             self._on_reports(traffic, controls)
             self.flush()

@@ -306,9 +306,12 @@ def awaiting_pair() -> tuple[End, End, int]:
 
 def test_an_awaiting_session_reports_its_first_record_and_delivers_nothing() -> None:
     ann, bob, index = awaiting_pair()
+    assert not bob.lane.is_urgent
     assert carry(ann, bob, [ipv4(ann, bob)]) == []
+    assert bob.lane.is_urgent
     (report,) = bob.lane.take_traffic()
     assert (report.local_index, report.opened) == (index, 1)
+    assert not bob.lane.is_urgent
     bob.lane.handle_frames([ipv4(bob, ann)], 0.0)
     assert bob.take() == []
     assert drops(bob, ann) == {Drop.NO_SESSION: 1}

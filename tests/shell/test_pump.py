@@ -70,7 +70,6 @@ async def test_frames_cross_in_both_directions(machines: tuple[Machine, Machine]
         await trio.lowlevel.checkpoint()
     assert await bob.take(150) == there
     assert await ann.take(150) == back
-    assert sum(report.opened for report in bob.told if isinstance(report, Traffic)) > 0
     nursery.cancel_scope.cancel()
 
 
@@ -99,6 +98,25 @@ async def test_the_loss_of_the_device_ends_the_pump(machines: tuple[Machine, Mac
     ann.tap.close()
     with pytest.raises(ExceptionGroup):
         await ann.pump.run()
+
+
+async def test_traffic_is_told_at_once_after_a_pause_then_at_intervals_and_never_lost(
+    machines: tuple[Machine, Machine], nursery: trio.Nursery
+) -> None:
+    ann, bob = machines
+    for each in machines:
+        await nursery.start(each.pump.run)
+    for number in range(90):
+        ann.host.send(ipv4(ann.end, bob.end, 1300 + number))
+        if number % 30 == 0:
+            await trio.lowlevel.checkpoint()
+    await bob.take(90)
+    with trio.fail_after(10):
+        while sum(report.opened for report in bob.told if isinstance(report, Traffic)) < 90:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    assert sum(report.sealed for report in ann.told if isinstance(report, Traffic)) == 90
+    assert len(ann.told) < 90
+    nursery.cancel_scope.cancel()
 
 
 class StuckSockets(UdpSockets):
