@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fabric.core.machine import NEVER, Draw, Instant
@@ -50,10 +50,16 @@ MAX_STRAY_TRIES = 40
 BEST_RANK = 0
 MAX_OUTSTANDING = 64
 """Replies of a line whose round trip is seconds long are still known when they come."""
+MAX_REPLY_AGE_S = 10.0
+"""A later reply was held back, by a network or a suspended host: it says nothing of the path as it is now."""
+
 _PRIVATE = tuple(
     ipaddress.ip_network(text)
     for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
 )
+
+_CLASS_E = ipaddress.ip_network("240.0.0.0/4")
+"""Not to be sent to, the limited broadcast 255.255.255.255 in it (RFC 1122 section 3.2.1.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +107,15 @@ class Path:
 
 
 class PathAgent:
-    """The paths to one peer, for as long as that peer is known."""
+    """The paths to one peer, for as long as that peer is known.
 
-    def __init__(self, draw: Draw, keepalive_s: float) -> None:
+    `is_barred` tells the IPs that no path may lead to: the overlay's, or the tunnel would run through itself.
+    """
+
+    def __init__(self, draw: Draw, keepalive_s: float, is_barred: Callable[[str], bool] = lambda _ip: False) -> None:
         self._draw = draw
         self._keepalive_s = keepalive_s
+        self._is_barred = is_barred
         self._networks: tuple[Network, ...] = ()
         self._paths: dict[Address, Path] = {}
         self._probes: deque[ProbeDue] = deque()
@@ -125,7 +135,7 @@ class PathAgent:
 
     def handle_candidates(self, candidates: Iterable[Candidate], now: Instant) -> None:
         """The peer's offer: these are probed from now on, and unproven ones that it no longer names forgotten."""
-        offered = {c.address: c.kind for c in candidates if c.address.transport is Transport.UDP}
+        offered = {c.address: c.kind for c in candidates if self._is_one_host(c.address)}
         for address in [a for a, p in self._paths.items() if a not in offered and not p.valid]:
             del self._paths[address]
         for address, kind in list(offered.items())[:MAX_PATHS]:
@@ -168,8 +178,9 @@ class PathAgent:
         path = self._paths.get(source)
         if path is None:
             path = self._add(source, CandidateKind.PEER_REFLEXIVE, now)
-            if self.primary is not None:
-                # A peer that shows up elsewhere may have left where it was.
+            if self.primary is not None and not self.primary.unanswered:
+                # A peer that shows up elsewhere may have left where it was. One question is enough: whoever copies
+                # records from many sources must not use up the primary's patience.
                 self.primary.next_probe = now
         elif not path.valid and path.next_probe > now + 0.1:
             path.next_probe = now
@@ -177,10 +188,10 @@ class PathAgent:
             self._running = True
 
     def handle_reply(self, token: bytes, source: Address, now: Instant) -> float | None:
-        """Returns the round-trip time in seconds, or None where this token was not sent to `source`."""
+        """Returns the round-trip time in seconds, or None where this token was not sent to `source`, or long ago."""
         path = self._paths.get(source)
         sent = path.outstanding.pop(token, None) if path is not None else None
-        if path is None or sent is None:
+        if path is None or sent is None or now - sent > MAX_REPLY_AGE_S:
             return None
         sample = now - sent
         path.rtt_s = sample if path.rtt_s is None else 0.875 * path.rtt_s + 0.125 * sample
@@ -231,10 +242,10 @@ class PathAgent:
         return self._events.popleft() if self._events else None
 
     def _add(self, address: Address, kind: CandidateKind, now: Instant) -> Path | None:
-        """Returns the path, or None where the table is full of proven ones."""
+        """Returns the path, or None where the table is full, or the address barred."""
         path = self._paths.get(address)
         if path is None:
-            if len(self._paths) >= MAX_PATHS and not self._evict():
+            if self._is_barred(address.ip) or (len(self._paths) >= MAX_PATHS and not self._evict()):
                 return None
             path = self._paths[address] = Path(address, kind, self._kind_of(address), now)
         elif path.candidate is CandidateKind.PEER_REFLEXIVE:
@@ -244,10 +255,26 @@ class PathAgent:
     def _evict(self) -> bool:
         """Makes room by forgetting the oldest unproven address that only showed itself by a probe."""
         for address, path in self._paths.items():
-            if path.candidate is CandidateKind.PEER_REFLEXIVE and path is not self.primary:
+            if path.candidate is CandidateKind.PEER_REFLEXIVE and not path.valid:
                 del self._paths[address]
                 return True
         return False
+
+    def _is_one_host(self, address: Address) -> bool:
+        """Whether a peer may name this as its own: one host, and the loopback only where we are on it ourselves."""
+        ip = ipaddress.ip_address(address.ip)
+        if address.transport is not Transport.UDP or ip.is_unspecified or ip.is_multicast:
+            return False
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            return False
+        if isinstance(ip, ipaddress.IPv4Address) and ip in _CLASS_E:
+            return False
+        if ip.is_loopback and not any(ip in network for network in self._networks):
+            return False
+        return not any(
+            ip == network.broadcast_address and network.version == 4 and network.prefixlen < 31
+            for network in self._networks
+        )
 
     def _kind_of(self, address: Address) -> PathKind:
         """LAN is a private address on a network of our own: a public one on the same wire is as good as direct."""
@@ -268,6 +295,7 @@ class PathAgent:
             path.next_probe = now + self._search_interval(path)
             if path.next_probe == NEVER:
                 return
+        path.unanswered += 1
         self._send(path, now)
         if path is self.primary:
             self._choose()
@@ -287,7 +315,6 @@ class PathAgent:
             del path.outstanding[next(iter(path.outstanding))]
         path.outstanding[token] = now
         path.tries += 1
-        path.unanswered += 1
         self._probes.append(ProbeDue(token, path.address))
         return token
 
@@ -313,6 +340,14 @@ class PathAgent:
             if self.primary is None:
                 self._events.append(PrimaryChanged(None))
                 self.restart(now)
+            elif self.primary.rank != BEST_RANK:
+                self._wake(now)
+
+    def _wake(self, now: Instant) -> None:
+        """Searches again where nothing was searched for, because nothing could be better."""
+        for path in self._paths.values():
+            if path.next_probe == NEVER:
+                path.next_probe = now
 
     def _choose(self) -> None:
         best = min((p for p in self._paths.values() if p.valid), key=_preference, default=None)
