@@ -16,6 +16,9 @@ from fabric.wire.address import Address
 from fabric.wire.stun import binding_request, decode_binding_success
 
 TRANSACTION_BYTES = 12
+MAX_SERVERS = 8
+"""The service names them: more would let it aim our requests at hosts that never asked for them."""
+
 RETRIES_S = (0.25, 0.5, 1.0, 2.0)
 """Retransmissions as RFC 8489 section 6.2.1 has them, from half its initial RTO: our servers are asked at start."""
 
@@ -47,7 +50,7 @@ class Reflexive:
         return all(q.reflexive is not None or q.tries > 2 for q in self._queries.values())
 
     def handle_servers(self, servers: Sequence[Address], now: Instant) -> None:
-        self._queries = {s: self._queries.get(s) or _Query(s, now) for s in servers}
+        self._queries = {s: self._queries.get(s) or _Query(s, now) for s in servers[:MAX_SERVERS]}
 
     def handle_moved(self, now: Instant) -> None:
         """The own network changed: ask again at once."""
