@@ -54,14 +54,16 @@ class Freshness:
     Memory is bounded by `capacity` hashes. When they are all in use the one with the oldest date is given up, and
     that date becomes the floor: everything dated up to it is refused from then on. So a full table costs late
     datagrams, and never lets one in twice. The floor rises for hashes that have outlived the window as well, so
-    that setting the clock back opens nothing.
+    that setting the clock back opens nothing. Only `since_unix` moves with the clock: a host that booted with a
+    fast clock would else be deaf until the time that it believed in.
     """
 
-    __slots__ = ("_capacity", "_dated", "_floor_ms", "_seen")
+    __slots__ = ("_capacity", "_dated", "_floor_ms", "_seen", "_since_ms")
 
     def __init__(self, since_unix: float = 0.0, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._floor_ms = int(since_unix * 1000)
+        self._floor_ms = 0
+        self._since_ms = int(since_unix * 1000)
         self._dated: list[tuple[int, bytes]] = []
         self._seen: set[bytes] = set()
 
@@ -74,13 +76,18 @@ class Freshness:
         Call it only for what passed the gate.
         """
         self._expire(now_unix)
-        if unix_ms <= self._floor_ms or abs(unix_ms - now_unix * 1000) > WINDOW_S * 1000:
+        if unix_ms <= max(self._floor_ms, self._since_ms) or abs(unix_ms - now_unix * 1000) > WINDOW_S * 1000:
             return False
         name = blake2b_256(unix_ms.to_bytes(8), random)[:16]
         if name in self._seen:
             return False
         self._remember(unix_ms, name)
         return unix_ms > self._floor_ms
+
+    def handle_clock_set(self, by_s: float) -> None:
+        """The own clock was corrected by so many seconds, so this process started at another date."""
+        if self._since_ms:
+            self._since_ms += int(by_s * 1000)
 
     def _remember(self, unix_ms: int, name: bytes) -> None:
         heapq.heappush(self._dated, (unix_ms, name))
