@@ -70,6 +70,7 @@ KeyingEvent = Met | BecameLive | SessionEnded | AttemptFailed | CallDue
 
 
 class _Timer(enum.Enum):
+    BEGIN = enum.auto()
     CALL = enum.auto()
     REKEY = enum.auto()
 
@@ -84,6 +85,7 @@ class Keying:
         self._negotiation = Negotiation(self._party, peer, check, around.calendar, around.draw, around.allocate_index)
         self._timers: Timers[_Timer] = Timers()
         self._is_wanted = False
+        self._is_wanted_again = False
         self._failures = 0
         self._events: deque[KeyingEvent] = deque()
         self.is_suspect = False
@@ -96,8 +98,18 @@ class Keying:
         return self._sessions.holds(local_index)
 
     def want(self) -> None:
-        """A handshake is wanted although nothing is wrong: the peer called, or a certificate is new."""
+        """A handshake is wanted although nothing is wrong: the peer called."""
         self._is_wanted = True
+
+    def renew(self) -> None:
+        """The own certificate is new; a handshake that is under way may still show the old one."""
+        self._is_wanted = True
+        self._is_wanted_again = self._negotiation.has_shown
+
+    def is_left(self, local_index: int) -> bool:
+        """Whether the peer was heard on a newer session: what comes in this one now was sealed before that."""
+        live = self.live
+        return live is not None and live.local_index != local_index and live.is_heard
 
     def doubt(self) -> None:
         self.is_suspect = self.live is not None
@@ -124,6 +136,7 @@ class Keying:
         if self.live is None or self.live.local_index != traffic.local_index:
             return False
         self.is_suspect = False
+        self.live.is_heard = True
         return True
 
     def handle_sealed(self, traffic: Traffic) -> None:
@@ -136,7 +149,11 @@ class Keying:
             self._timers.cancel(_Timer.CALL)
         elif not self._negotiation.is_client:
             self._timers.set_if_unset(_Timer.CALL, now + FIRST_CALL_S)
-        elif not self._negotiation.is_busy:
+        elif self._negotiation.is_busy:
+            return
+        elif now < self._negotiation.may_begin_at:
+            self._timers.set(_Timer.BEGIN, self._negotiation.may_begin_at)
+        else:
             self._negotiation.begin(primary.address, primary.rtt_s, now)
 
     def end(self) -> None:
@@ -144,7 +161,7 @@ class Keying:
         self._sessions.end()
         self._negotiation.abandon()
         self._timers.clear()
-        self.is_suspect = self._is_wanted = False
+        self.is_suspect = self._is_wanted = self._is_wanted_again = False
 
     def handle_timeout(self, primary: Path | None, now: Instant) -> None:
         if self._sessions.handle_timeout(now):
@@ -183,7 +200,8 @@ class Keying:
             self._handle_live(now)
 
     def _handle_live(self, now: Instant) -> None:
-        self.is_suspect = self._is_wanted = False
+        self.is_suspect = False
+        self._is_wanted, self._is_wanted_again = self._is_wanted_again, False
         self._failures = 0
         self._timers.clear()
         self._timers.set(_Timer.REKEY, now + self._around.settings.rekey_after_s + self._margin_s)

@@ -115,6 +115,7 @@ class Negotiation:
         self._calendar = calendar
         self._draw = draw
         self._allocate_index = allocate_index
+        self.may_begin_at: Instant = 0.0
         self._attempt: _Attempt | None = None
         self._pending: _Pending | None = None
         self._finished: _Finished | None = None
@@ -127,12 +128,22 @@ class Negotiation:
 
     @property
     def is_busy(self) -> bool:
+        """Whether this client awaits an answer."""
         return self._attempt is not None
 
+    @property
+    def has_shown(self) -> bool:
+        """Whether a handshake is under way, for which the own certificate may have been chosen already."""
+        return self._attempt is not None or self._pending is not None
+
     def begin(self, to: Address, rtt_s: float | None, now: Instant) -> None:
-        """Client only: sends a fresh HELLO to `to`; an attempt under way is abandoned with its keys."""
+        """Client only: sends a fresh HELLO to `to`; an attempt under way is abandoned with its keys.
+
+        Not to be called before `may_begin_at`: the pace that the server allows.
+        """
+        self.may_begin_at = now + HELLO_INTERVAL_S
         patience = FIRST_DEADLINE_S * 2 ** min(self._failures, 4)
-        deadline = now + max(min(patience, LONGEST_DEADLINE_S), 3 * (rtt_s or 0.0))
+        deadline = now + max(min(patience, LONGEST_DEADLINE_S), min(3 * (rtt_s or 0.0), PENDING_LIFE_S))
         unix_ms = int(self._calendar.unix(now) * 1000)
         handshake = ClientHandshake(self._party(), self._peer, self._check, self._allocate_index(), unix_ms, self._draw)
         self._attempt = _Attempt(handshake, to, deadline)

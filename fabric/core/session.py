@@ -17,13 +17,17 @@ from fabric.dataplane.contract import Lane, SessionKeys
 
 @dataclass(slots=True)
 class Session:
-    """`started` is when its keys were made; `ends` is the last instant of its life, whatever happens."""
+    """`started` is when its keys were made; `ends` is the last instant of its life, whatever happens.
+
+    `is_heard` once the peer has sealed a record under it: from then on it seals nothing under an older one.
+    """
 
     local_index: int
     suite: Suite
     started: Instant
     ends: Instant
     highest_counter: int = 0
+    is_heard: bool = False
 
 
 class Sessions:
