@@ -12,7 +12,8 @@ import msgspec
 
 from fabric.core.gate import gate_key
 from fabric.core.identity import Identity
-from fabric.core.machine import Calendar, Draw, Instant
+from fabric.core.machine import NEVER, Calendar, Draw, Instant
+from fabric.core.offer_inbox import IncomingOffer
 from fabric.core.records import PeerRecord
 from fabric.errors import AuthenticationError, CertificateError, DecodeError
 from fabric.identity.bundle import KeyBundle, open_bundle
@@ -31,7 +32,10 @@ MAX_CLOCK_SKEW_S = 300.0
 
 
 class Acquaintance:
-    """`check_address` raises `CertificateError` where an address of the certificate belongs to somebody else."""
+    """`check_address` raises `CertificateError` where an address of the certificate belongs to somebody else.
+
+    `void` says why the papers are good for nothing now, as of the last `judge`; empty where they hold.
+    """
 
     def __init__(
         self,
@@ -39,15 +43,19 @@ class Acquaintance:
         record: PeerRecord,
         calendar: Calendar,
         draw: Draw,
+        allocate_gate_index: Callable[[], int],
         check_address: Callable[[Certificate], None],
     ) -> None:
         self._identity = identity
         self._calendar = calendar
         self._draw = draw
+        self._allocate_gate_index = allocate_gate_index
         self._check_address = check_address
         self._stored = record
         self.record = record
+        self.void = ""
         self.certificate: Certificate | None = None
+        self.intent: Intent | None = None
         self.offer: Offer | None = None
         self.bundle: KeyBundle | None = None
         self.gate_out = b""
@@ -57,6 +65,25 @@ class Acquaintance:
     @property
     def name(self) -> str:
         return self.record.name
+
+    @property
+    def ends(self) -> Instant:
+        """When the introduction ends by itself: with the peer's certificate, or with its wish."""
+        if self.certificate is None or self.void:
+            return NEVER
+        ends = self._calendar.instant(self.certificate.not_after)
+        return ends if self.intent is None else min(ends, self._calendar.instant(self.intent.expires))
+
+    def judge(self, now: Instant) -> None:
+        """Looks at the papers again, for time has passed, the clock was set, or a revocation has come.
+
+        While they are void the gate is shut; index and share stay, since they never change by what others say.
+        """
+        was_void, self.void = self.void, self._why_void(now)
+        if self.void:
+            self.gate_in = self.gate_out = b""
+        elif was_void:
+            self._open_gate()
 
     def take_changed_record(self) -> PeerRecord | None:
         """Returns the record where it differs from the one that was last taken."""
@@ -84,7 +111,7 @@ class Acquaintance:
             network=self._identity.network,
             sender=self._identity.name,
             recipient=self.name,
-            created=unix,
+            created=self._stamp_ms(now) / 1000,
             not_before=unix,
             expires=unix + life_s,
         )
@@ -93,27 +120,35 @@ class Acquaintance:
     def introduce_untrusted(self, introduction: Introduction, now: Instant) -> None:
         """Believes an introduction after verifying all of it. Raises `AuthenticationError` or `DecodeError`."""
         certificate = self.check(introduction.certificate, now)
-        self._check_intent(open_intent(introduction.intent, certificate.public_key), now)
+        intent = open_intent(introduction.intent, certificate.public_key)
+        self._check_intent(intent, now)
         bundle = open_bundle(introduction.bundle, certificate.public_key)
-        if bundle.name != self.name or bundle.serial < self.record.bundle_serial:
-            raise AuthenticationError("the key bundle is another's, or older than one seen before")
-        self.certificate = certificate
+        self._check_is_newest(certificate, intent, bundle)
+        if self.certificate is not None and self.certificate.public_key != certificate.public_key:
+            self.forget_introduction()  # it was enrolled anew before it was ever met: its old offer is another's
+        if self.certificate is None or certificate.not_before > self.certificate.not_before:
+            self.certificate = certificate
+        self.intent = intent
         self.bundle = bundle
         self._change(
-            certificate=introduction.certificate,
+            certificate=self.certificate.der,
             intent=introduction.intent,
             bundle=introduction.bundle,
             bundle_serial=bundle.serial,
         )
+        self.void = ""
         self._open_gate()
 
     def forget_introduction(self) -> None:
-        """The other no longer wishes to meet: its gate and papers go. The pin stays, and what only grows."""
-        self.certificate = self.bundle = self.offer = None
+        """The other no longer wishes to meet: its papers go, and the gate is shut.
+
+        What was drawn for the gate stays, and the pin, and the serial that only grows under the pinned key.
+        """
+        self.certificate = self.intent = self.bundle = self.offer = None
         self.gate_in = self.gate_out = b""
-        self._change(
-            certificate=None, intent=None, bundle=None, offer=None, gate_index=None, gate_share=None, last_address=None
-        )
+        self.void = ""
+        serial = self.record.bundle_serial if self.record.pinned_key is not None else 0
+        self._change(certificate=None, intent=None, bundle=None, bundle_serial=serial, offer=None, last_address=None)
 
     def pin(self, certificate: Certificate) -> None:
         """The peer has proven itself in a handshake: this is its key from now on."""
@@ -131,8 +166,7 @@ class Acquaintance:
 
     def make_offer(self, candidates: tuple[Candidate, ...], *, reply_wanted: bool, now: Instant) -> bytes:
         """Returns an encoded offer, newer than every one before it. Only after an introduction."""
-        created_ms = max(int(self._calendar.unix(now) * 1000), self.record.offered_ms + 1)
-        self._change(offered_ms=created_ms)
+        created_ms = self._stamp_ms(now)
         index, share = self.record.gate_index, self.record.gate_share
         if index is None or share is None:
             raise AuthenticationError(f"{self.name} has not been introduced")
@@ -156,8 +190,8 @@ class Acquaintance:
         )
         return SendOffer(self.name, envelope)
 
-    def open_offer_untrusted(self, data: bytes, now: Instant) -> Offer | None:
-        """Returns the offer inside, or None where it is not newer than the last.
+    def open_offer_untrusted(self, data: bytes, now: Instant) -> bytes:
+        """Returns the offer in the envelope, still encoded.
 
         Raises `AuthenticationError` or `DecodeError` for what is not from this peer, or not for us.
         """
@@ -176,36 +210,40 @@ class Acquaintance:
         )
         if envelope.kind is not EnvelopeKind.OFFER or envelope.created + envelope.life_s < self._calendar.unix(now):
             raise AuthenticationError("an envelope of another kind, or past its life")
-        return self.accept_offer(envelope.payload)
+        return envelope.payload
 
-    def accept_offer(self, data: bytes) -> Offer | None:
-        """Takes an authenticated offer; None where it is not newer than the last one. Raises `DecodeError`."""
+    def read_offer(self, data: bytes, *, by_service: bool) -> IncomingOffer | None:
+        """Reads an authenticated offer; None where it is not newer than the last one. Raises `DecodeError`."""
         offer = decode_offer(data)
         if self.offer is not None and offer.created_ms <= self.offer.created_ms:
             return None
-        self.offer = offer
-        self._change(offer=data)
+        return IncomingOffer(offer, data, by_service)
+
+    def accept_offer(self, incoming: IncomingOffer) -> None:
+        self.offer = incoming.offer
+        self._change(offer=incoming.encoded)
         self._open_gate()
-        return offer
 
     def _restore(self, record: PeerRecord) -> None:
         """Papers that no longer decode are as good as none: the service brings new ones."""
         try:
             if record.certificate is not None and record.gate_share is not None:
                 self.certificate = decode_certificate(record.certificate)
+                if record.intent is not None:
+                    self.intent = open_intent(record.intent, self.certificate.public_key)
                 if record.bundle is not None:
                     self.bundle = open_bundle(record.bundle, self.certificate.public_key)
             if record.offer is not None:
                 self.offer = decode_offer(record.offer)
         except (AuthenticationError, DecodeError):
-            self.certificate = self.bundle = self.offer = None
+            self.certificate = self.intent = self.bundle = self.offer = None
         self._open_gate()
 
     def _open_gate(self) -> None:
-        if self.certificate is None:
+        if self.certificate is None or self.void:
             return
         if self.record.gate_index is None:
-            self._change(gate_index=int.from_bytes(self._draw(4)), gate_share=self._draw(GATE_SHARE_BYTES))
+            self._change(gate_index=self._allocate_gate_index(), gate_share=self._draw(GATE_SHARE_BYTES))
         me, network = self._identity.name, self._identity.network
         share = self.record.gate_share
         if share is not None:
@@ -223,6 +261,35 @@ class Acquaintance:
             raise AuthenticationError("the intent is between others")
         if not (intent.holds(unix) or intent.holds(unix + MAX_CLOCK_SKEW_S)):
             raise AuthenticationError("the intent is not in its life")
+
+    def _check_is_newest(self, certificate: Certificate, intent: Intent, bundle: KeyBundle) -> None:
+        """Whoever carries papers may hold them back, but not bring an old state back with them."""
+        known = self.certificate
+        is_same_key = known is not None and known.public_key == certificate.public_key
+        if bundle.name != self.name:
+            raise AuthenticationError("the key bundle is another's")
+        if bundle.serial < self.record.bundle_serial and (known is None or is_same_key):
+            raise AuthenticationError("the key bundle is older than one seen before")
+        if is_same_key and self.intent is not None and intent.created < self.intent.created:
+            raise AuthenticationError("the intent is older than one seen before")
+
+    def _why_void(self, now: Instant) -> str:
+        """Compares instants, as `ends` does: rounding must not leave it due and nothing done."""
+        if self.certificate is None:
+            return ""
+        if self._identity.trust.is_revoked(self.certificate):
+            return f"the certificate of {self.name} was revoked"
+        if self._calendar.instant(self.certificate.not_after) <= now:
+            return f"the certificate of {self.name} has expired"
+        if self.intent is not None and self._calendar.instant(self.intent.expires) <= now:
+            return f"the intent of {self.name} to meet this endpoint has ended"
+        return ""
+
+    def _stamp_ms(self, now: Instant) -> int:
+        """Returns a date for an offer or intent that is later than every one before, even if the clock was set back."""
+        stamp_ms = max(int(self._calendar.unix(now) * 1000), self.record.offered_ms + 1)
+        self._change(offered_ms=stamp_ms)
+        return stamp_ms
 
     def _change(self, **fields: object) -> None:
         self.record = msgspec.structs.replace(self.record, **fields)

@@ -6,6 +6,7 @@ Composes children and passes on; what one peer's news means for another peer is 
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -24,8 +25,8 @@ from fabric.core.identity import Identity
 from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
 from fabric.core.peer import Peer
 from fabric.core.records import PeerRecord
-from fabric.core.reflexive import Reflexive
-from fabric.core.rendezvous import Channel
+from fabric.core.reflexive import MAX_SERVERS, Reflexive
+from fabric.core.rendezvous import Channel, ChannelState
 from fabric.core.settings import Settings
 from fabric.core.status import PeerStatus
 from fabric.core.surroundings import Surroundings
@@ -33,6 +34,7 @@ from fabric.dataplane.contract import Control, Lane, Traffic
 from fabric.errors import AuthenticationError, CertificateError, DecodeError
 from fabric.identity.bundle import BundleSecrets
 from fabric.identity.certificate import Certificate
+from fabric.identity.name import parse_name
 from fabric.wire.address import Address, Candidate, CandidateKind
 from fabric.wire.datagram import DatagramKind, classify, decode_gated
 from fabric.wire.path import CloseReason
@@ -79,11 +81,22 @@ class Node:
         self._reflexive = Reflexive(draw, settings.stun_interval_s)
         self._channel = Channel(identity, draw)
         self._credentials = Credentials(identity, calendar, now)
-        self._around = Surroundings(identity, lane, calendar, draw, settings, self._allocate_index, self._check_address)
+        self._around = Surroundings(
+            identity,
+            lane,
+            calendar,
+            draw,
+            settings,
+            self._allocate_index,
+            self._allocate_gate_index,
+            self._is_overlay,
+            self._check_address,
+        )
         self._interfaces: tuple[Interface, ...] = ()
         self._port = 0
         self._peers: dict[str, Peer] = {}
         self._gates: dict[int, Peer] = {}
+        self._open_gates: dict[str, int] = {}
         self._removed: set[str] = set()
         self._events: deque[Event] = deque()
         self._transmits: deque[Transmit] = deque()
@@ -172,11 +185,14 @@ class Node:
 
     def handle_service_message(self, message: ToEndpoint, now: Instant) -> None:
         """What the service says is believed only as far as the two ends signed it."""
+        if self._channel.state is ChannelState.LOST:
+            self.counters["unexpected_message"] += 1
+            return
         try:
             accepted = self._channel.handle_message_untrusted(message)
         except AuthenticationError as error:
-            self._channel.handle_lost()
             self._events.append(ServiceRejected(str(error)))
+            self.handle_service_lost(now)
             return
         try:
             if accepted is not None:
@@ -188,7 +204,11 @@ class Node:
     # the operator and the shell
 
     def add(self, peer: str, fingerprint: str | None, now: Instant) -> None:
-        """States the wish to meet `peer` (a full name); known already: only the fingerprint may change."""
+        """States the wish to meet `peer` (a full name); known already: only the fingerprint may change.
+
+        Raises `DecodeError` for a name that this network can't have.
+        """
+        parse_name(peer, self._identity.network)
         self._removed.discard(peer)
         known = self._peers.get(peer)
         if known is None and peer != self._identity.name:
@@ -204,7 +224,7 @@ class Node:
             return False
         known.close(CloseReason.WITHDRAWN, now)
         self._take_from(known)
-        self._gates = {index: p for index, p in self._gates.items() if p is not known}
+        self._close_gate(peer)
         self._withdraw(peer)
         self._settle()
         return True
@@ -235,10 +255,10 @@ class Node:
 
     def handle_clock_set(self, offset: float, now: Instant) -> None:
         """The wall clock was set: every life that it measures is looked at again."""
-        self._calendar.offset = offset
+        by_s, self._calendar.offset = offset - self._calendar.offset, offset
         self._credentials.handle_clock_set(now)
         for peer in self._peers.values():
-            peer.handle_trust_changed(now)
+            peer.handle_clock_set(by_s, now)
         self._settle()
 
     def close(self, now: Instant) -> None:
@@ -288,9 +308,9 @@ class Node:
     def _admit(self, record: PeerRecord, *, since_unix: float, now: Instant) -> None:
         peer = self._peers[record.name] = Peer(self._around, record, since_unix)
         self._events.append(StoreRecord(record))
+        peer.start(now)
         peer.handle_local(self._candidates(), self._networks(), moved=False, now=now)
         peer.handle_service(up=self._channel.is_up, now=now)
-        peer.start(now)
 
     def _handle_gated_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
         gated = decode_gated(payload)
@@ -325,8 +345,9 @@ class Node:
                 self.counters["unexpected_message"] += 1
 
     def _handle_welcome(self, welcome: Welcome, now: Instant) -> None:
-        self._events.append(ServiceAccepted(welcome.unix_time))
-        self._events.append(StunNames(welcome.stun))
+        if math.isfinite(welcome.unix_time):
+            self._events.append(ServiceAccepted(welcome.unix_time))
+        self._events.append(StunNames(welcome.stun[:MAX_SERVERS]))
         self._credentials.handle_clock_set(now)
         if self._identity.bundle is not None:
             self._channel.say(PublishBundle(self._identity.bundle))
@@ -390,14 +411,28 @@ class Node:
             if not any(peer.holds(index) for peer in self._peers.values()):
                 return index
 
+    def _allocate_gate_index(self) -> int:
+        """Returns a random index that no gate of this node has."""
+        taken = {peer.papers.record.gate_index for peer in self._peers.values()}
+        while (index := int.from_bytes(self._draw(4))) in taken:
+            pass
+        return index
+
+    def _certificates(self) -> list[Certificate]:
+        """The own one, and the peers' that hold."""
+        papers = [peer.papers for peer in self._peers.values()]
+        held = [each.certificate for each in papers if each.certificate is not None and not each.void]
+        return [self._identity.certificate, *held]
+
+    def _is_overlay(self, ip: str) -> bool:
+        address = ipaddress.ip_address(ip)
+        return any(address in certificate.addresses for certificate in self._certificates())
+
     def _check_address(self, certificate: Certificate) -> None:
         """An address belongs to one name: a certificate that claims another's is refused (protocol.md section 9)."""
-        claimed = set(certificate.addresses)
-        others = {p.name: p.papers.certificate for p in self._peers.values() if p.name != certificate.name}
-        others[self._identity.name] = self._identity.certificate
-        for name, other in others.items():
-            if other is not None and not claimed.isdisjoint(other.addresses):
-                raise CertificateError(f"{certificate.name} claims an address of {name}")
+        for other in self._certificates():
+            if other.name != certificate.name and not set(certificate.addresses).isdisjoint(other.addresses):
+                raise CertificateError(f"{certificate.name} claims an address of {other.name}")
 
     def _settle(self) -> None:
         self._settle_own()
@@ -411,10 +446,17 @@ class Node:
 
     def _settle_peer(self, peer: Peer) -> None:
         self._take_from(peer)
-        index = peer.gate_index
-        if index is not None and self._gates.get(index) is not peer:
-            self._gates = {i: p for i, p in self._gates.items() if p is not peer}
+        index, was = peer.gate_index, self._open_gates.get(peer.name)
+        if index != was:
+            self._close_gate(peer.name)
+        if index is not None:
             self._gates[index] = peer
+            self._open_gates[peer.name] = index
+
+    def _close_gate(self, peer: str) -> None:
+        index = self._open_gates.pop(peer, None)
+        if index is not None:
+            del self._gates[index]
 
     def _take_from(self, peer: Peer) -> None:
         self._events.extend(drain(peer.poll_event))

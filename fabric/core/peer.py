@@ -19,8 +19,10 @@ from fabric.core.acquaintance import Acquaintance
 from fabric.core.events import Event, PathChanged, PeerChanged, Pong, StoreRecord
 from fabric.core.gateway import Gateway
 from fabric.core.keying import AttemptFailed, BecameLive, CallDue, Keying, Met, SessionEnded
-from fabric.core.machine import Instant, Transmit, drain
+from fabric.core.machine import NEVER, Instant, Transmit, drain
+from fabric.core.offer_inbox import OfferInbox
 from fabric.core.path import Network, PathAgent, ProbeDue
+from fabric.core.petition import Due, Petition
 from fabric.core.records import PeerRecord
 from fabric.core.status import PathStatus, PeerState, PeerStatus
 from fabric.core.surroundings import Surroundings
@@ -41,12 +43,6 @@ from fabric.wire.path import (
 )
 from fabric.wire.rendezvous import Introduction, ToService, WithdrawIntent
 
-OFFER_INTERVALS_S = (3.0, 10.0, 30.0, 60.0)
-"""While connecting: a mapping that moved makes the last offer useless, and nobody else will say so."""
-
-OFFER_SPACING_S = 1.0
-"""At most one offer a second goes through the service, whatever happens."""
-
 MAX_PINGS = 64
 IPV4_UDP_BYTES = 28
 IPV6_UDP_BYTES = 48
@@ -58,16 +54,22 @@ class Peer:
     def __init__(self, around: Surroundings, record: PeerRecord, since_unix: float) -> None:
         self._around = around
         self._lane = around.lane
-        self.papers = Acquaintance(around.identity, record, around.calendar, around.draw, around.check_address)
+        self.papers = Acquaintance(
+            around.identity,
+            record,
+            around.calendar,
+            around.draw,
+            around.allocate_gate_index,
+            around.check_address,
+        )
         self._gateway = Gateway(self.papers, around.calendar, around.draw, since_unix)
-        self._paths = PathAgent(around.draw, around.settings.keepalive_s)
+        self._paths = PathAgent(around.draw, around.settings.keepalive_s, around.is_overlay)
         self._keying = Keying(around, record.name, lambda der: self.papers.check(der, self._now))
-        self._offer_at: Instant | None = None
+        self._petition = Petition(around.settings.intent_life_s)
+        self._inbox = OfferInbox()
         self._now: Instant = 0.0
         self._candidates: tuple[Candidate, ...] = ()
         self._service_up = False
-        self._offers_made = 0
-        self._offered: Instant | None = None
         self._last_seen: Instant | None = None
         self._trouble = ""
         self._pings: dict[bytes, int] = {}
@@ -92,7 +94,8 @@ class Peer:
 
     def start(self, now: Instant) -> None:
         """Takes up a peer that was known before, with no help from the service."""
-        if self.papers.record.enabled and self.papers.offer is not None:
+        self._judge(now)
+        if not self.papers.void and self.papers.record.enabled and self.papers.offer is not None:
             self._paths.handle_candidates(self._known_candidates(), now)
         self._settle(now)
 
@@ -115,7 +118,8 @@ class Peer:
     def handle_service(self, *, up: bool, now: Instant) -> None:
         self._service_up = up
         if up and self.papers.record.enabled:
-            self._messages.append(self.papers.state_intent(self._around.settings.intent_life_s, now))
+            self._petition.hurry()
+            self._state_intent(now)
             self._offer_if_lost(now)
         elif up:
             self._messages.append(WithdrawIntent(self.name))
@@ -132,6 +136,8 @@ class Peer:
             self._settle(now)
             raise
         self._trouble = ""
+        if self.papers.offer is not None and self._keying.live is None:
+            self._paths.handle_candidates(self._known_candidates(), now)
         self._offer_if_lost(now)
         self._settle(now)
 
@@ -144,14 +150,11 @@ class Peer:
         """Raises `AuthenticationError` or `DecodeError`, and nothing has changed."""
         if not self.papers.record.enabled:
             return
-        offer = self.papers.open_offer_untrusted(envelope, now)
-        if offer is None:
-            return
-        self._paths.handle_candidates(self._known_candidates(), now)
-        if offer.reply_wanted:
-            # Whoever asks through the service has no session any more, whatever we still believe.
-            self._keying.doubt()
-            self._offer(reply_wanted=False, now=now)
+        if self.papers.certificate is None and not self._trouble:
+            # The peer believes that it was introduced to us: our own introduction must have got lost.
+            self._petition.hurry()
+            self._settle(now)
+        self._put_offer(self.papers.open_offer_untrusted(envelope, now), by_service=True, now=now)
         self._settle(now)
 
     def handle_gated_untrusted(self, source: Address, datagram: Gated, now: Instant) -> None:
@@ -187,10 +190,10 @@ class Peer:
             case ProbeReply(token=token):
                 self._handle_reply(token, control.source, now)
             case Close(reason=reason):
-                self._handle_close(reason, now)
+                if not self._keying.is_left(control.local_index):
+                    self._handle_close(reason, now)
             case OfferUpdate(offer=data):
-                if self.papers.accept_offer(data) is not None:
-                    self._paths.handle_candidates(self._known_candidates(), now)
+                self._put_offer(data, by_service=False, now=now)
         self._settle(now)
 
     def handle_traffic(self, traffic: Traffic, now: Instant) -> None:
@@ -205,21 +208,24 @@ class Peer:
 
     def handle_own_certificate(self, now: Instant) -> None:
         """The own certificate was renewed: the next handshake shows it, so let that be now."""
-        self._keying.want()
+        self._keying.renew()
         self._settle(now)
 
     def handle_trust_changed(self, now: Instant) -> None:
-        """A revocation list or the clock has changed: the peer's certificate is looked at again."""
-        certificate = self.papers.certificate
-        if certificate is None:
-            return
-        if self._around.identity.trust.is_revoked(certificate):
-            self._trouble = f"the certificate of {self.name} was revoked"
-            self._end(CloseReason.CERTIFICATE)
-            self.papers.forget_introduction()
-            self._paths.pause()
-        else:
-            self._keying.bound(certificate)
+        """A revocation list has come: the peer's certificate is looked at again."""
+        self._judge(now)
+        self._settle(now)
+
+    def handle_clock_set(self, by_s: float, now: Instant) -> None:
+        """The wall clock was corrected by so much: every life that it measures is looked at again."""
+        self._gateway.freshness.handle_clock_set(by_s)
+        self._judge(now)
+        if self.papers.certificate is not None:
+            self._keying.bound(self.papers.certificate)
+        if self.state is not PeerState.CONNECTED:
+            # What was said or refused by the wrong clock is to be said again.
+            self._petition.hurry()
+            self._petition.ask_anew()
         self._settle(now)
 
     def set_enabled(self, enabled: bool, now: Instant) -> None:
@@ -233,10 +239,12 @@ class Peer:
             self._end(CloseReason.WITHDRAWN)
             self.papers.forget_introduction()
             self._paths.pause()
+            self._petition.stop()
         self._settle(now)
 
     def set_fingerprint(self, fingerprint: str, now: Instant) -> None:
         self.papers.set_fingerprint(fingerprint)
+        self._petition.hurry()
         certificate = self.papers.certificate
         if certificate is not None and certificate.fingerprint != fingerprint:
             self._trouble = f"the key of {self.name} is not the one whose fingerprint was given"
@@ -248,7 +256,9 @@ class Peer:
     def close(self, reason: CloseReason, now: Instant) -> None:
         """Ends every session and tells the peer; for `remove` and for the stop of the daemon."""
         self._end(reason)
+        self._petition.stop()
         self._paths.pause()
+        self._service_up = False
         self._drain_paths(now)
 
     def ping(self, token: int, now: Instant) -> bool:
@@ -266,17 +276,28 @@ class Peer:
 
     def handle_timeout(self, now: Instant) -> None:
         self._paths.handle_timeout(now)
+        if self.papers.ends <= now:
+            self._judge(now)
         self._keying.handle_timeout(self._paths.primary, now)
-        if self._offer_at is not None and self._offer_at <= now:
-            self._offer_at = None
-            self._offer_if_lost(now)
+        self._take_offer(now)
+        for due in self._petition.take_due(now):
+            match due:
+                case Due.INTENT:
+                    self._state_intent(now)
+                case Due.OFFER:
+                    self._offer_if_lost(now)
+                case Due.REPLY:
+                    self._offer(reply_wanted=False, now=now)
         self._settle(now)
 
     # what the node takes out
 
     def next_timeout(self) -> Instant | None:
-        nexts = (self._offer_at, self._paths.next_timeout(), self._keying.next_timeout())
-        return min((at for at in nexts if at is not None), default=None)
+        parts = (self._petition, self._inbox, self._paths, self._keying)
+        nexts = [at for at in (part.next_timeout() for part in parts) if at is not None]
+        if self.papers.ends != NEVER:
+            nexts.append(self.papers.ends)
+        return min(nexts, default=None)
 
     def poll_event(self) -> Event | None:
         return self._events.popleft() if self._events else None
@@ -293,7 +314,7 @@ class Peer:
             return PeerState.DISABLED
         if self._keying.live is not None and self._paths.primary is not None:
             return PeerState.CONNECTED
-        if self.papers.certificate is None:
+        if self.papers.certificate is None or self.papers.void:
             return PeerState.PENDING
         return PeerState.INTRODUCED if self.papers.offer is None else PeerState.CONNECTING
 
@@ -343,9 +364,23 @@ class Peer:
         else:
             self._paths.handle_probe(source, now)
 
+    def _judge(self, now: Instant) -> None:
+        """Whatever ends by itself or by revocation ends at once: the session, its keys, and the gate."""
+        was_void = bool(self.papers.void)
+        self.papers.judge(now)
+        certificate = self.papers.certificate
+        if self.papers.void and not was_void:
+            self._trouble = self.papers.void
+            self._end(CloseReason.CERTIFICATE)
+            self._paths.pause()
+        elif was_void and not self.papers.void:
+            self._trouble = ""
+            self._paths.handle_candidates(self._known_candidates(), now)
+        if certificate is not None and self._around.identity.trust.is_revoked(certificate):
+            self.papers.forget_introduction()
+
     def _handle_live(self) -> None:
-        self._offers_made = 0
-        self._offer_at = None
+        self._petition.handle_live()
         primary = self._paths.primary
         if primary is not None:
             self._steer(primary.address)
@@ -370,6 +405,8 @@ class Peer:
         self._end(None)
         self.papers.forget_introduction()
         self._paths.pause()
+        # It may wish again already, and its introduction have been quicker than the end of the one before.
+        self._petition.hurry()
         self._settle(now)
 
     def _end(self, reason: CloseReason | None) -> None:
@@ -379,7 +416,8 @@ class Peer:
             self._lane.send_control(live.local_index, encode_control(Close(reason)), primary.address)
         self._keying.end()
         self._gateway.close()
-        self._offer_at = None
+        self._inbox.clear()
+        self._petition.forget_offers()
         self._lane.dismiss(self.name)
 
     # paths
@@ -411,7 +449,7 @@ class Peer:
         if to is None:
             # Frames still go to the last address: it may come back before anything better is found.
             self._keying.doubt()
-            self._offers_made = 0
+            self._petition.hurry()
             self._offer_if_lost(now)
             self._events.append(PathChanged(self.name, None, None))
             return
@@ -427,7 +465,29 @@ class Peer:
     def _payload_limit(self, to: Address) -> int:
         return self._around.settings.path_mtu - (IPV6_UDP_BYTES if to.is_ipv6 else IPV4_UDP_BYTES)
 
-    # offers
+    # intents and offers
+
+    def _state_intent(self, now: Instant) -> None:
+        self._messages.append(self.papers.state_intent(self._around.settings.intent_life_s, now))
+        self._petition.note_stated(now)
+
+    def _put_offer(self, data: bytes, *, by_service: bool, now: Instant) -> None:
+        """Takes an authenticated offer, at once or as soon as its turn comes. Raises `DecodeError`."""
+        incoming = self.papers.read_offer(data, by_service=by_service)
+        if incoming is not None:
+            self._inbox.put(incoming)
+            self._take_offer(now)
+
+    def _take_offer(self, now: Instant) -> None:
+        incoming = self._inbox.take_due(now)
+        if incoming is None:
+            return
+        self.papers.accept_offer(incoming)
+        self._paths.handle_candidates(self._known_candidates(), now)
+        if incoming.by_service and incoming.offer.reply_wanted:
+            # Whoever asks through the service has no session any more, whatever we still believe.
+            self._keying.doubt()
+            self._offer(reply_wanted=False, now=now)
 
     def _offer_if_lost(self, now: Instant) -> None:
         if self.state is not PeerState.CONNECTED or self._keying.is_suspect:
@@ -435,24 +495,25 @@ class Peer:
 
     def _offer(self, *, reply_wanted: bool, now: Instant) -> None:
         """Tells the peer where this endpoint is: inside the session where there is one, else through the service."""
-        if not self.papers.record.enabled or self.papers.certificate is None or not self._candidates:
+        papers = self.papers
+        if not papers.record.enabled or papers.certificate is None or papers.void or not self._candidates:
             return
         live, primary = self._keying.live, self._paths.primary
         if live is not None and primary is not None and not self._keying.is_suspect:
             offer = self.papers.make_offer(self._candidates, reply_wanted=False, now=now)
             self._lane.send_control(live.local_index, encode_control(OfferUpdate(offer)), primary.address)
-        elif self._service_up and self.papers.bundle is not None:
-            if self._offered is not None and now < self._offered + OFFER_SPACING_S:
-                self._offer_at = self._offered + OFFER_SPACING_S
-            else:
-                self._offer_through_service(reply_wanted, now)
+        elif (
+            self._service_up and papers.bundle is not None and self._petition.may_offer(now, reply_wanted=reply_wanted)
+        ):
+            self._offer_through_service(reply_wanted, now)
 
     def _offer_through_service(self, reply_wanted: bool, now: Instant) -> None:
-        self._offered = now
         offer = self.papers.make_offer(self._candidates, reply_wanted=reply_wanted, now=now)
         message = self.papers.seal_offer(offer, self._around.settings.offer_life_s, now)
         if message is not None:
             self._messages.append(message)
+        else:
+            self._petition.ask_anew()  # the bundle that was introduced is too old to seal to
 
     # what follows from all of it
 
@@ -464,7 +525,7 @@ class Peer:
         if self.papers.record.enabled:
             self._keying.pursue(self._paths.primary, now)
             self._drain_keying(now)
-            self._plan_offer(now)
+        self._plan_petition(now)
         record = self.papers.take_changed_record()
         if record is not None:
             self._events.append(StoreRecord(record))
@@ -495,11 +556,11 @@ class Peer:
         for due in drain(self._paths.poll_probe):
             self._send_probe(due, now)
 
-    def _plan_offer(self, now: Instant) -> None:
-        """While connecting the peer is told again where this endpoint is, ever more rarely."""
-        if self._offer_at is None and self._service_up and self.state is PeerState.CONNECTING:
-            self._offer_at = now + OFFER_INTERVALS_S[min(self._offers_made, len(OFFER_INTERVALS_S) - 1)]
-            self._offers_made += 1
+    def _plan_petition(self, now: Instant) -> None:
+        if self._service_up and self.papers.record.enabled:
+            self._petition.plan(self.state, now)
+        else:
+            self._petition.stop()
 
     # what a person sees
 
@@ -511,7 +572,8 @@ class Peer:
             self._events.append(PeerChanged(self.name, *shown))
 
     def _why(self, state: PeerState) -> str:
-        return self._trouble or explain(state, self.name, self._paths, is_service_up=self._service_up)
+        trouble = "" if state is PeerState.CONNECTED else self._trouble
+        return trouble or explain(state, self.name, self._paths, is_service_up=self._service_up)
 
     def _path_status(self) -> PathStatus | None:
         primary = self._paths.primary

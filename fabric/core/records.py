@@ -12,7 +12,7 @@ class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `gate_index` and `gate_share` are what was drawn here for the peer; they stay the same until it is removed.
     `removed` marks a wish that ended while the service, which is still to be told, was out of reach.
-    `offered_ms` and `bundle_serial` only grow.
+    `offered_ms` (the date of the last offer or intent) and `bundle_serial` only grow.
     """
 
     name: str

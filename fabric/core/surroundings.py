@@ -14,7 +14,9 @@ from fabric.identity.certificate import Certificate
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """`check_address` (raises `CertificateError`) and `allocate_index` see all peers of the node."""
+    """The functions see all peers of the node: indices that none of them uses, whether an IP is one of the overlay's,
+    and `check_address`, which raises `CertificateError` where an address belongs to somebody else.
+    """
 
     identity: Identity
     lane: Lane
@@ -22,4 +24,6 @@ class Surroundings:
     draw: Draw
     settings: Settings
     allocate_index: Callable[[], int]
+    allocate_gate_index: Callable[[], int]
+    is_overlay: Callable[[str], bool]
     check_address: Callable[[Certificate], None]
