@@ -106,16 +106,16 @@ async def test_traffic_is_told_at_once_after_a_pause_then_at_intervals_and_never
     ann, bob = machines
     for each in machines:
         await nursery.start(each.pump.run)
-    for number in range(90):
+    for number in range(60):
         ann.host.send(ipv4(ann.end, bob.end, 1300 + number))
-        if number % 30 == 0:
+        if number % 20 == 0:
             await trio.lowlevel.checkpoint()
-    await bob.take(90)
+    await bob.take(60)
     with trio.fail_after(10):
-        while sum(report.opened for report in bob.told if isinstance(report, Traffic)) < 90:
+        while sum(report.opened for report in bob.told if isinstance(report, Traffic)) < 60:
             await trio.testing.wait_all_tasks_blocked(0.001)
-    assert sum(report.sealed for report in ann.told if isinstance(report, Traffic)) == 90
-    assert len(ann.told) < 90
+    assert sum(report.sealed for report in ann.told if isinstance(report, Traffic)) == 60
+    assert len(ann.told) < 60
     nursery.cancel_scope.cancel()
 
 
