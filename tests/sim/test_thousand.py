@@ -16,7 +16,7 @@ from tests.sim.world import World, are_connected
 
 ENDPOINTS = 1000
 WISHES = 3
-SETTLED_S = 60.0
+SETTLED_S = 40.0
 
 SHARES = {
     Access.PORT_RESTRICTED: 45,

@@ -7,7 +7,7 @@ Each rule raises `InvariantError` at the very step that breaks it, so that the s
     delivery    a frame comes out only at a peer of its sender, while both wish it, under a session between them,
                 once, unchanged, and with the sender's own MAC
     darkness    no endpoint sends a datagram to a host that is marked as a stranger
-    wishes      no handshake completes, and no record is kept, with a peer that was not asked for
+    wishes      no handshake completes with a peer that was not asked for
 """
 
 from __future__ import annotations
