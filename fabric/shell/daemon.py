@@ -39,18 +39,17 @@ _log = Log("fabric.daemon")
 
 
 async def run(parts: Parts) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serves until SIGTERM or SIGINT. The service is called while the device is still being set up."""
     endpoint = parts.endpoint
-    certificate = parts.identity.certificate
-    await parts.tap.configure(certificate.mac, parts.mtu, parts.overlay_interfaces())
     questions = Questions(endpoint, lambda: report_endpoint(parts))
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            await nursery.start(parts.pump.run)
             await nursery.start(_watch_links, parts)
             nursery.start_soon(endpoint.run)
             nursery.start_soon(parts.service.run)
             nursery.start_soon(parts.stun.run)
+            await parts.tap.configure(parts.identity.certificate.mac, parts.mtu, parts.overlay_interfaces())
+            await nursery.start(parts.pump.run)
             nursery.start_soon(_watch_clock, endpoint)
             nursery.start_soon(serve_control, parts.listener, questions.answer)
             nursery.start_soon(keep_watchdog)

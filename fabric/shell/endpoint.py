@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -58,7 +58,7 @@ class Service(Protocol):
 
     def handle_accepted(self) -> None: ...
 
-    def handle_moved(self) -> None: ...
+    def handle_moved(self, own: Collection[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class Endpoint:
         _log.debug("own addresses", addresses=" ".join(str(i.ip) for i in interfaces), port=port)
         self._node.handle_interfaces(interfaces, port, self._around.clock())
         if has_moved and self._service is not None:
-            self._service.handle_moved()
+            self._service.handle_moved(self._own_ips())
         self._driver.settle()
 
     def handle_stun_servers(self, addresses: Sequence[Address]) -> None:
@@ -208,7 +208,7 @@ class Endpoint:
             _log.info("clock set", by_s=round(offset - self._around.calendar.offset, 3))
             self._node.handle_clock_set(offset, now)
         if has_slept and self._service is not None:
-            self._service.handle_moved()
+            self._service.handle_moved(self._own_ips())
         self._node.handle_timeout(now)
         self._driver.settle()
 
@@ -309,6 +309,10 @@ class Endpoint:
         """Tells the peers that this end stops."""
         self._node.close(self._around.clock())
         self._driver.settle()
+
+    def _own_ips(self) -> frozenset[str]:
+        """Returns the addresses that a connection may come from; a service on this very host is reached by loopback."""
+        return frozenset(("127.0.0.1", "::1", *(str(interface.ip) for interface in self.interfaces)))
 
     def _announce(self) -> None:
         self._changed.set()

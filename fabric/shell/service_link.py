@@ -7,8 +7,10 @@ Nothing is kept across a loss: the node says again what matters when it is conne
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +28,8 @@ PROOF_S = 10.0
 """How long the service may take from the open socket to its proof."""
 STEADY_S = 10.0
 """A channel that stood this long is opened again at once; one that did not only adds to the pause."""
+DOUBT_S = 3.0
+"""A doubtful channel is given up this soon: many round trips, and a connection costs little."""
 QUEUED_MESSAGES = 256
 """As many wait for a slow service; one more closes the channel, and the next begins afresh."""
 
@@ -83,6 +87,7 @@ class ServiceLink:
         self._patience = patience
         self._jitter = jitter
         self._outbox: trio.MemorySendChannel[ToService] | None = None
+        self._local_ip = ""
         self._scope = trio.CancelScope()
         self._doubtful = trio.Event()
         self._accepted = trio.Event()
@@ -112,12 +117,12 @@ class ServiceLink:
         self.why = ""
         self._accepted.set()
 
-    def handle_moved(self) -> None:
-        """The own addresses changed: an open channel is doubtful, an attempt is void, and a pause is over."""
+    def handle_moved(self, own: Collection[str]) -> None:
+        """The own IP addresses are these now: a channel from another is dead, any other doubtful; a pause is over."""
         self._pause_s = self._patience.retry_s
         self._doubtful.set()
-        if self._outbox is None:
-            self._scope.cancel()
+        if self._outbox is None or self._local_ip not in own:
+            self.close("the own addresses changed")
 
     async def run(self) -> None:
         """Keeps the channel open for ever."""
@@ -175,6 +180,7 @@ class ServiceLink:
 
     async def _connect(self, host: str, port: int) -> trio.SSLStream[trio.SocketStream]:
         tcp = await trio.open_tcp_stream(host, port)
+        self._local_ip = str(tcp.socket.getsockname()[0])
         tls = trio.SSLStream(tcp, self._context, server_hostname=host, https_compatible=True)
         try:
             await tls.do_handshake()
@@ -207,7 +213,8 @@ class ServiceLink:
             self._doubtful = trio.Event()
             with trio.move_on_after(self._patience.silence_s):
                 await self._doubtful.wait()
-            with trio.fail_after(self._patience.silence_s / 2):
+            answer_s = self._patience.silence_s / 2
+            with trio.fail_after(min(answer_s, DOUBT_S) if self._doubtful.is_set() else answer_s):
                 await socket.ping()
 
 
@@ -232,7 +239,7 @@ def _said(error: Exception) -> str:
             return str(error.__cause__)
         case OSError(__cause__=BaseException() as cause):  # of the attempts at every address of a name, the first
             return _said(_first(cause))
-        case OSError(strerror=str(why)):
-            return why
+        case OSError(errno=int(code)) if code in errno.errorcode and not isinstance(error, ssl.SSLError):
+            return os.strerror(code)
         case _:
             return str(error) or type(error).__name__

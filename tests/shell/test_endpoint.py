@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class Outside:
     def handle_accepted(self) -> None:
         pass
 
-    def handle_moved(self) -> None:
+    def handle_moved(self, own: Collection[str]) -> None:
         self.moves += 1
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from fabric.errors import CertificateError
@@ -235,3 +236,15 @@ async def test_a_service_that_takes_nothing_does_not_fill_the_memory(homestead: 
             link.send(StateIntent(b"x" * 16_000))
         await user.until(lambda: user.losses >= 1)
         assert link.why == "the service takes no messages"
+
+
+async def test_a_channel_from_an_address_that_is_gone_is_opened_again_at_once(homestead: Homestead) -> None:
+    context, _ = service_context(homestead, "127.0.0.1")
+    async with service(context, _greet_and_echo) as address, linked([address], homestead) as (link, user):
+        await user.until(lambda: bool(user.messages))
+        link.handle_moved(["127.0.0.1"])
+        await trio.testing.wait_all_tasks_blocked()
+        assert user.losses == 0
+        link.handle_moved(["192.0.2.1"])
+        await user.until(lambda: len(user.certificates) == 2)
+    assert user.losses == 2
