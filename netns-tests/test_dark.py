@@ -16,10 +16,10 @@ import pytest
 
 from fabric.lab import Endpoint, Host, Lab, Nat, Overlay
 from fabric.lab.overlay import connect
-from fabric.lab.traffic import ETHERTYPE_ALL, Pings
+from fabric.lab.traffic import Pings
+from fabric.lab.wiretap import Wiretap
 
 QUIET_S = 1.0
-ETHERNET_BYTES = 14
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -134,11 +134,11 @@ def test_real_datagrams_replayed_by_a_stranger_get_no_answer_and_harm_nothing(
 ) -> None:
     """Everything two peers said while they met and talked, taken off the wire and sent again from elsewhere."""
     dark, friend = people["dark"], people["friend"]
-    tap = capture(lab, dark.host)
-    connect(dark, friend)
-    assert dark.reaches(friend.overlay_ip(), count=3)
+    with Wiretap(lab, dark.host.site) as tap:
+        connect(dark, friend)
+        assert dark.reaches(friend.overlay_ip(), count=3)
     ports = udp_ports(dark.host)
-    towards = [payload for ip, port, payload in udp_of(drain(tap)) if ip == dark.host.ip and port in ports]
+    towards = [each.payload for each in tap.datagrams() if each.target == dark.host.ip and each.target_port in ports]
     assert len(towards) > 5
     pings = Pings(dark.host, friend.overlay_ip())
     for port in ports:
@@ -164,38 +164,3 @@ def test_a_connected_peer_does_not_forward_one_neighbour_to_another(people: dict
     connect(dark, friend)
     assert wisher.reaches(friend.overlay_ip())
     assert not wisher.reaches(dark.overlay_ip(), within_s=1)
-
-
-def capture(lab: Lab, host: Host) -> socket.socket:
-    """A socket that hears every frame on the internet's line to the host's site."""
-
-    def make() -> socket.socket:
-        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE_ALL))
-        made.bind((host.site.upstream_device, ETHERTYPE_ALL))
-        made.setblocking(False)
-        return made
-
-    return lab.internet.inside(make)
-
-
-def drain(tap: socket.socket) -> list[bytes]:
-    frames = []
-    with tap:
-        try:
-            while True:
-                frames.append(tap.recv(65_535))
-        except BlockingIOError:
-            return frames
-
-
-def udp_of(frames: list[bytes]) -> list[tuple[str, int, bytes]]:
-    """Destination address, destination port and payload of each whole IPv4 UDP datagram."""
-    found = []
-    for captured in frames:
-        packet = captured[ETHERNET_BYTES:]
-        if captured[12:14] != b"\x08\x00" or packet[9] != socket.IPPROTO_UDP:
-            continue
-        header = (packet[0] & 15) * 4
-        port, length = struct.unpack_from("!HH", packet, header + 2)
-        found.append((socket.inet_ntoa(packet[16:20]), port, packet[header + 8 : header + length]))
-    return found

@@ -1,6 +1,6 @@
 """A connection ends the moment it may no longer be: removed, revoked, or a certificate at its end.
 
-     ( internet )----[discovery, certificates of 45 s]
+     ( internet )----[discovery, certificates of 30 s]
    |         |          |
 port-r.   full cone   carrier
    |         |          |
@@ -21,7 +21,7 @@ from fabric.lab.product import until
 from fabric.lab.traffic import Pings
 
 AT_ONCE_S = 3.0
-CERTIFICATE_S = 45
+CERTIFICATE_S = 30
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -111,8 +111,8 @@ def cut_off(one: Endpoint, other: str) -> bool:
 
 @pytest.fixture(scope="module")
 def mortal(lab: Lab) -> Overlay:
-    """Another network on the same internet, whose certificates live for 45 seconds."""
-    return Overlay(lab, "mortal", configuration=f"certificate_life_s = {CERTIFICATE_S}")
+    """Another network on the same internet, whose certificates live for 30 seconds."""
+    return Overlay(lab, "mortal", at="undertaker", configuration=f"certificate_life_s = {CERTIFICATE_S}")
 
 
 @pytest.fixture(scope="module")

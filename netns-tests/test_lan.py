@@ -13,7 +13,7 @@ from __future__ import annotations
 import pytest
 
 from fabric.lab import Endpoint, Lab, Nat, Overlay
-from fabric.lab.overlay import await_connected, connect, describe
+from fabric.lab.overlay import await_connected, await_reach, connect, describe
 from fabric.lab.traffic import Transfer
 
 FILE_BYTES = 8_000_000
@@ -81,10 +81,10 @@ def test_a_pair_that_leaves_its_common_lan_goes_on_over_the_internet_and_back(
     connect(anna, bert)
     shared, cafe = bert.host.site, lab.site("cafe", Nat.FULL_CONE)
     bert.host.move(cafe)
-    assert anna.reaches(bert.overlay_ip(), count=1, within_s=20)
+    await_reach(anna, bert, 15)
     await_connected(anna, bert)
     moved = anna.peer(bert.name)
     assert moved is not None
     assert moved["path"]["kind"] == "direct-udp", describe(anna, bert)
     bert.host.move(shared, 60)
-    assert anna.reaches(bert.overlay_ip(), count=1, within_s=20)
+    await_reach(anna, bert, 15)

@@ -30,6 +30,7 @@ from fabric.lab.traffic import (
     received_in_vlan,
     tagged_frame,
 )
+from fabric.lab.wiretap import Wiretap
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 IP_HEADERS_BYTES = {4: 28, 6: 48}
@@ -100,6 +101,15 @@ def test_a_full_sized_packet_passes_unfragmented_inside_and_outside(mesh: dict[s
 
 def test_a_packet_larger_than_the_device_is_fragmented_inside_and_arrives(mesh: dict[str, Endpoint]) -> None:
     assert mesh["kim"].reaches(mesh["lea"].overlay_ip(), size=8000)
+
+
+def test_no_outer_packet_is_longer_than_the_underlay_carries(mesh: dict[str, Endpoint], lab: Lab) -> None:
+    kim, lea = mesh["kim"], mesh["lea"]
+    with Wiretap(lab, kim.host.site) as tap:
+        assert kim.reaches(lea.overlay_ip(), size=mtu(kim) - IP_HEADERS_BYTES[4])
+        assert Transfer(kim.host, lea.host, lea.overlay_ip(), 1_000_000, lab.directory).finish().intact
+    longest = max(len(each.payload) for each in tap.datagrams()) + IP_HEADERS_BYTES[4]
+    assert mtu(kim) < longest <= 1500
 
 
 def fragments(endpoint: Endpoint) -> int:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import pytest
 
 from fabric.lab import Endpoint, Lab, Nat, Overlay
-from fabric.lab.overlay import await_connected, connect, describe
+from fabric.lab.overlay import await_connected, await_reach, connect, describe
 from fabric.lab.product import until
 from fabric.lab.traffic import Pings
 
@@ -65,18 +65,6 @@ def people(lab: Lab, overlay: Overlay) -> Iterator[Neighbourhood]:
     made["gus"].resume()
 
 
-def assert_back(one: Endpoint, other: Endpoint, within_s: float = BACK_WITHIN_S) -> float:
-    """Both reach each other again; returns after how many seconds."""
-    started = time.monotonic()
-    addresses = one.overlay_ip(), other.overlay_ip()
-    until(
-        lambda: one.reaches(addresses[1], within_s=0.5) and other.reaches(addresses[0], within_s=0.5),
-        f"{one.name} and {other.name} back in touch",
-        within_s,
-    )
-    return time.monotonic() - started
-
-
 # -- crashes ----------------------------------------------------------------------------------------------------
 
 
@@ -85,7 +73,7 @@ def test_an_endpoint_killed_and_restarted_is_back_in_seconds(people: Neighbourho
     address = people[victim].overlay_ip()
     people[victim].kill()
     people[victim].start()
-    assert_back(people[victim], people[witness])
+    await_reach(people[victim], people[witness], BACK_WITHIN_S)
     assert people[victim].overlay_ip() == address
 
 
@@ -94,7 +82,7 @@ def test_an_endpoint_stopped_and_started_is_back_in_seconds(people: Neighbourhoo
     assert people["ada"].stop() == 0
     assert not people["ben"].reaches(address, within_s=0.5)
     people["ada"].start()
-    assert_back(people["ada"], people["ben"])
+    await_reach(people["ada"], people["ben"], BACK_WITHIN_S)
 
 
 def test_both_ends_killed_at_once_find_each_other_again(people: Neighbourhood) -> None:
@@ -102,7 +90,7 @@ def test_both_ends_killed_at_once_find_each_other_again(people: Neighbourhood) -
         people[name].kill()
     for name in ("ada", "ben"):
         people[name].start()
-    assert_back(people["ada"], people["ben"])
+    await_reach(people["ada"], people["ben"], BACK_WITHIN_S)
 
 
 # -- the discovery service goes ---------------------------------------------------------------------------------
@@ -129,7 +117,7 @@ def test_a_running_session_does_not_notice_that_discovery_is_gone(people: Neighb
 def test_known_peers_meet_again_without_discovery(people: Neighbourhood, victim: str) -> None:
     people[victim].kill()
     people[victim].start()
-    assert_back(people["ada"], people["ben"], 30)
+    await_reach(people["ada"], people["ben"], 30)
 
 
 def test_new_peers_meet_once_discovery_is_back(people: Neighbourhood, overlay: Overlay) -> None:
@@ -147,7 +135,7 @@ def seconds_until_back(people: Neighbourhood, change: Callable[[], object]) -> f
     """How long the answers stayed away after `change`, as a program that pings all along sees it."""
     pings = Pings(people["dan"].host, people["cleo"].overlay_ip())
     change()
-    assert_back(people["cleo"], people["dan"])
+    await_reach(people["cleo"], people["dan"], BACK_WITHIN_S)
     pings.finish()
     return pings.longest_gap_s()
 
@@ -181,7 +169,7 @@ def test_a_line_that_was_dead_for_a_while_carries_again(people: Neighbourhood) -
     site.unplug()
     until(lambda: silence_s(pings) > 10, "ten seconds without an answer", 30)
     site.plug_in()
-    assert_back(people["cleo"], people["dan"])
+    await_reach(people["cleo"], people["dan"], BACK_WITHIN_S)
     pings.finish()
 
 
@@ -200,7 +188,7 @@ def test_a_suspended_machine_is_back_in_seconds_after_waking(people: Neighbourho
     (address, *_) = [each for each in seen["addresses"] if ":" not in each]
     assert not hal.reaches(address, within_s=0.5)
     people["gus"].resume()
-    assert assert_back(people["gus"], people["hal"]) < BACK_WITHIN_S
+    await_reach(people["gus"], people["hal"], BACK_WITHIN_S)
 
 
 def test_an_idle_connection_outlives_short_mappings(people: Neighbourhood) -> None:

@@ -14,12 +14,16 @@ import time
 import pytest
 
 from fabric.lab import Endpoint, Lab, Nat, Overlay
-from fabric.lab.overlay import connect, describe
+from fabric.lab.overlay import await_reach, connect, describe
+from fabric.lab.product import until
 from fabric.lab.traffic import Pings, Transfer
+from fabric.lab.wiretap import Wiretap
 
 REKEY_S = 3
 LOAD_BYTES = 30_000_000
 LOADED_S = 12.0
+DATA = b"\xf1"
+"""The first byte of a sealed record: see docs/protocol.md."""
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -32,14 +36,42 @@ def pair(lab: Lab, overlay: Overlay) -> tuple[Endpoint, Endpoint]:
     return made["uma"], made["vic"]
 
 
-def test_no_frame_is_lost_across_several_rekeys(pair: tuple[Endpoint, Endpoint]) -> None:
+def test_no_frame_is_lost_across_several_rekeys(pair: tuple[Endpoint, Endpoint], lab: Lab) -> None:
     """A thousand small frames in each direction; one lost is one answer missing."""
     uma, vic = pair
-    both = [Pings(one.host, other.overlay_ip(), 0.01) for one, other in ((uma, vic), (vic, uma))]
-    time.sleep(LOADED_S)
-    for answered in [pings.finish() for pings in both]:
+    with Wiretap(lab, uma.host.site) as tap:
+        both = [Pings(one.host, other.overlay_ip(), 0.01) for one, other in ((uma, vic), (vic, uma))]
+        time.sleep(LOADED_S)
+        counts = [pings.finish() for pings in both]
+    for answered in counts:
         assert answered.sent > 500
         assert answered.lost == 0, f"{answered}\n{describe(uma, vic)}"
+    assert len(sessions_towards(uma, tap)) >= LOADED_S // REKEY_S - 1
+
+
+def sessions_towards(endpoint: Endpoint, tap: Wiretap) -> dict[bytes, list[bytes]]:
+    """The counters of the sealed records on their way to an endpoint, by the session that they say they belong to."""
+    found: dict[bytes, list[bytes]] = {}
+    for each in tap.datagrams():
+        if each.target == str(endpoint.host.site.wan.ip) and each.payload[:1] == DATA:
+            found.setdefault(each.payload[4:8], []).append(each.payload[8:16])
+    return found
+
+
+def test_no_counter_comes_twice_under_a_key(pair: tuple[Endpoint, Endpoint], lab: Lab) -> None:
+    """Seen from outside, across re-keys and a crash: a nonce used twice would undo the cipher."""
+    uma, vic = pair
+    with Wiretap(lab, uma.host.site) as tap:
+        pings = Pings(uma.host, vic.overlay_ip(), 0.01)
+        until(lambda: len(pings.answers_unix()) > 300, "three hundred answers")
+        vic.kill()
+        vic.start()
+        await_reach(uma, vic, 15)
+        pings.finish()
+    sessions = sessions_towards(uma, tap)
+    assert len(sessions) >= 2
+    for counters in sessions.values():
+        assert len(set(counters)) == len(counters)
 
 
 def test_a_file_goes_on_at_full_speed_across_rekeys(pair: tuple[Endpoint, Endpoint], lab: Lab) -> None:

@@ -7,6 +7,7 @@ there what a person would do with real machines: the same programs, the same com
 from __future__ import annotations
 
 import shlex
+import signal
 import socket
 import sys
 import time
@@ -17,17 +18,18 @@ from itertools import combinations
 from rich.console import Console
 from rich.live import Live
 
-from fabric.cli.demo_stage import Eavesdropper, Watch, hand_over
+from fabric.cli.demo_stage import Watch, hand_over
 from fabric.errors import FabricError
 from fabric.lab import Endpoint, Lab, LabError, Nat, Overlay, become_able, destroy_lab, mdns, why_not
 from fabric.lab.ability import PREFIX
 from fabric.lab.namespace import NAMED
 from fabric.lab.overlay import await_connected, introduce
 from fabric.lab.traffic import Transfer, Transferred, multicast_listener, multicast_sender, received
+from fabric.lab.wiretap import Wiretap
 
 STANDING = "demo"
 DOWN = "down"
-FILE_BYTES = 32_000_000
+FILE_BYTES = 64_000_000
 SECRET = b"nobody in the middle can read this"
 SECRET_PORT = 4242
 EXIT_DONE, EXIT_DID_NOT_HOLD, EXIT_NOT_PERMITTED = 0, 1, 3
@@ -41,7 +43,7 @@ PLACES = {
 MAP = """
                       discovery service 5.1.1.10
                                  │
-  ════════╤══════════════════════╧═════════════════╤═══════  an "internet" inside this machine
+  ════════╤══════════════════════╧═════════════════╤═══════  an "internet" of its own
        5.0.2.2                  5.0.3.2         5.0.4.2
      ┌────┴─────┐             ┌────┴─────┐    ┌────┴─────┐
      │ home NAT │             │ work NAT │    │ carrier  │
@@ -77,12 +79,14 @@ class Story:
         with self.console.status(what):
             yield outcome
         said = f": [green]{outcome[0]}[/green]" if outcome else ""
-        self.console.print(f"  [green]✓[/green] {what}{said} [dim]({time.monotonic() - started:.1f} s)[/dim]")
+        self.console.print(
+            f"  [green]✓[/green] {what}{said} [dim]({time.monotonic() - started:.1f} s)[/dim]", soft_wrap=True
+        )
 
     def summary(self) -> None:
         self.chapter("What was just proven")
         for line in self.proven:
-            self.console.print(f"  [green]✓[/green] {line}")
+            self.console.print(f"  [green]✓[/green] {line}", soft_wrap=True)
 
 
 def demo(keep: bool = False) -> int:
@@ -96,6 +100,7 @@ def demo(keep: bool = False) -> int:
     if reason is not None:
         story.console.print(f"fabric demo can't run here: {reason}", style="red", soft_wrap=True)
         return EXIT_NOT_PERMITTED
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that being ended cleans up as Ctrl-C does
     lab = Lab(STANDING if keep else None)
     try:
         endpoints = _tell(story, lab)
@@ -144,13 +149,13 @@ def _tell(story: Story, lab: Lab) -> dict[str, Endpoint]:
 
 def _build(story: Story, lab: Lab) -> tuple[Overlay, dict[str, Endpoint]]:
     story.chapter("1. An internet in miniature")
-    with story.step("a discovery service: it introduces hosts to each other, and carries none of their traffic"):
+    with story.step("a discovery service, which introduces hosts and carries none of their traffic"):
         overlay = Overlay(lab)
     story.typed("discovery", f"discoveryd init --network home --address {overlay.discovery.host.ip}")
     story.typed("discovery", "discoveryd run")
     with story.step("three sites, each behind a NAT router that lets nobody in uninvited"):
         places = {host: lab.site(site, kind) for host, (site, kind) in PLACES.items()}
-    with story.step("three hosts: each makes its own key, gets a certificate for it, and starts the daemon"):
+    with story.step("three hosts: each makes its own key, gets a certificate, starts the daemon"):
         endpoints = overlay.endpoints(places)
     story.typed("alice", "fabric enrol fabric-key-…")
     story.typed("alice", "fabricd")
@@ -168,9 +173,9 @@ def _state_intent(story: Story, alice: Endpoint, bob: Endpoint) -> None:
             raise LabError(f"alice should be waiting for bob, but sees {peer}")
         outcome.append("pending, and no ping gets through")
     story.typed("bob", "fabric add alice")
-    with story.step("now both: introduce, punch holes through both NATs, authenticate, agree on keys") as outcome:
-        bob.add("alice")
+    with story.step("both want it: introduced, holes punched through both NATs, authenticated, keys agreed") as outcome:
         started = time.monotonic()
+        bob.add("alice")
         await_connected(alice, bob)
         took = time.monotonic() - started
         outcome.append("connected")
@@ -193,12 +198,10 @@ def _ping(story: Story, endpoints: Sequence[Endpoint]) -> None:
 
 
 def _eavesdrop(story: Story, lab: Lab, alice: Endpoint, bob: Endpoint) -> None:
-    with story.step(
-        "somebody on the internet records all that alice's router sends while she writes to bob"
-    ) as outcome:
+    with story.step("while alice writes to bob, somebody on the internet records what her router sends") as outcome:
         inside = multicast_sender(alice.host, alice.overlay_ip())
         listener = bob.host.namespace.inside(lambda: _bound(bob.overlay_ip()))
-        with Eavesdropper(lab, alice.host.site.upstream_device) as ear, inside, listener:
+        with Wiretap(lab, alice.host.site) as ear, inside, listener:
             inside.sendto(SECRET, (bob.overlay_ip(), SECRET_PORT))
             if not received(listener, SECRET):
                 raise LabError("bob did not get alice's words")
@@ -241,6 +244,8 @@ def _move_files(story: Story, lab: Lab, overlay: Overlay, endpoints: Sequence[En
         moving = [Transfer(one.host, other.host, other.overlay_ip(), FILE_BYTES, lab.directory) for one, other in ring]
         moved = [transfer.finish() for transfer in moving]
         watch.look_once_more()
+    if not story.console.is_terminal:
+        story.console.print()  # elsewhere the table's last line is left open
     for (one, other), result in zip(ring, moved, strict=True):
         _report(story, one.name, other.name, result)
     crossed = service_line.wan_counters().since(before).bytes
@@ -254,7 +259,8 @@ def _report(story: Story, sender: str, receiver: str, result: Transferred) -> No
         raise LabError(f"the file from {sender} to {receiver} arrived changed")
     story.console.print(
         f"  [green]✓[/green] {sender} → {receiver}: {result.length_bytes / 1e6:.0f} MB in {result.seconds:.1f} s, "
-        f"{result.mbit_per_s:.0f} Mbit/s, SHA-256 {result.digest_received[:16]}… at both ends"
+        f"{result.mbit_per_s:.0f} Mbit/s, SHA-256 {result.digest_received[:16]}… at both ends",
+        soft_wrap=True,
     )
 
 

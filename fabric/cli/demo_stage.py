@@ -1,10 +1,9 @@
-"""What the demo needs behind the scenes: a live table, an eavesdropper on the internet, scripts to play on with."""
+"""What the demo needs behind the scenes: a live table, and scripts to play on with."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import socket
 import sys
 import threading
 import time
@@ -14,18 +13,18 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from fabric.lab import Endpoint, Lab, LabError
 from fabric.lab.ability import UNSHARED
-from fabric.lab.traffic import ETHERTYPE_ALL
 
 KIND_IN_WORDS = {
     "lan": "same LAN",
-    "direct-udp": "direct, through both NATs",
-    "direct-tcp": "direct, over TCP",
-    "relay-udp": "relayed",
-    "relay-tls": "relayed over TLS",
+    "direct-udp": "direct",
+    "direct-tcp": "direct TCP",
+    "relay-udp": "relay",
+    "relay-tls": "relay TLS",
 }
 
 
@@ -70,11 +69,11 @@ class Watch:
             before = self._views.get(pair)
             if before is not None and passed_s > 0:
                 moved = sum(peer[which] - before[which] for which in ("rx_bytes", "tx_bytes"))
-                self._speeds[pair] = max(self._speeds.get(pair, 0.0), moved * 8 / passed_s / 1e6)
+                self._speeds[pair] = max(self._speeds.get(pair, 0.0), moved * 8 / passed_s / 1e6)  # the peak so far
             self._views[pair] = peer
 
     def __rich__(self) -> Table:
-        table = Table("pair", "state", "path", "peer's outside address", "cipher", "round trip", "peak traffic")
+        table = Table("pair", "path", "through", "cipher", "round trip", "traffic", box=box.SIMPLE_HEAD)
         for one, other in combinations((endpoint.name for endpoint in self._endpoints), 2):
             table.add_row(f"{one} ↔ {other}", *self._cells((one, other)))
         return table
@@ -82,43 +81,16 @@ class Watch:
     def _cells(self, pair: tuple[str, str]) -> Sequence[str]:
         view = self._views.get(pair)
         if view is None:
-            return ("…",) * 6
+            return ("…",) * 5
         path = view["path"] or {}
         trip = path.get("rtt_ms")
         return (
-            str(view["state"]),
-            KIND_IN_WORDS.get(path.get("kind", ""), "none"),
+            KIND_IN_WORDS.get(path.get("kind", ""), str(view["state"])),
             str(path.get("remote", "")),
             str(view["cipher"] or ""),
             f"{trip:.1f} ms" if trip is not None else "",
             f"{self._speeds.get(pair, 0.0):.0f} Mbit/s",
         )
-
-
-class Eavesdropper:
-    """Hears everything that passes the internet's line to a site while the block lasts, and searches it."""
-
-    def __init__(self, lab: Lab, device: str) -> None:
-        self.frames: list[bytes] = []
-        self._socket = lab.internet.inside(lambda: self._listen(device))
-
-    @staticmethod
-    def _listen(device: str) -> socket.socket:
-        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE_ALL))
-        made.bind((device, ETHERTYPE_ALL))
-        made.setblocking(False)
-        return made
-
-    def __enter__(self) -> Eavesdropper:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._socket, suppress(BlockingIOError):
-            while True:
-                self.frames.append(self._socket.recv(65_535))
-
-    def heard(self, words: bytes) -> bool:
-        return any(words in frame for frame in self.frames)
 
 
 def hand_over(lab: Lab, endpoints: Mapping[str, Endpoint], take_down: Sequence[str]) -> tuple[Path, Path]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
 
 from fabric.lab.namespace import LabError
 from fabric.lab.nat import Nat
-from fabric.lab.product import Daemon, DiscoveryService, Endpoint
+from fabric.lab.product import Daemon, DiscoveryService, Endpoint, until
 from fabric.lab.site import Site
 from fabric.lab.world import Lab
 
@@ -21,10 +23,11 @@ T = TypeVar("T")
 class Overlay:
     """A network of the product in a laboratory: one discovery service, and endpoints that were enrolled with it."""
 
-    def __init__(self, lab: Lab, network: str = "home", *, configuration: str = "") -> None:
+    def __init__(self, lab: Lab, network: str = "home", *, at: str = "discovery", configuration: str = "") -> None:
+        """Puts the service on a new public host of the name `at`."""
         self.lab, self.network = lab, network
-        host = lab.site("service", Nat.PUBLIC).host("discovery")
-        self.discovery = DiscoveryService(lab, host, network)
+        host = lab.site(f"s-{at}", Nat.PUBLIC).host(at)
+        self.discovery = DiscoveryService(lab, host, network, label=at)
         self.discovery.init()
         if configuration:
             self.discovery.append_configuration(configuration)
@@ -66,6 +69,17 @@ def await_connected(*endpoints: Endpoint, path: str = "direct", timeout_s: float
             raise LabError(f"{one.name} and {other.name} did not connect: {describe(one, other)}\n{waited.errors}")
 
 
+def await_reach(one: Endpoint, other: Endpoint, within_s: float) -> float:
+    """Returns, after how many seconds, as soon as each answers the other's ping; LabError after `within_s`."""
+    started = time.monotonic()
+    ways = ((one, other.overlay_ip()), (other, one.overlay_ip()))
+    try:
+        until(lambda: all(end.reaches(to, within_s=0.5) for end, to in ways), "answers both ways", within_s)
+    except LabError as error:
+        raise LabError(f"{error}: {describe(one, other)}") from None
+    return time.monotonic() - started
+
+
 def describe(one: Endpoint, other: Endpoint) -> str:
     """What each of two endpoints says of the other, and their last words: for a person who has to find out why."""
     views = [f"{a.name} says of {b.name}: {a.peer(b.name)}\n{a.last_words()}" for a, b in ((one, other), (other, one))]
@@ -80,6 +94,7 @@ def side_by_side(acts: Sequence[Callable[[], T]]) -> list[T]:
 
 def start_all(daemons: Sequence[Daemon]) -> None:
     """Starts several at once and returns when all serve."""
-    listeners = [daemon.launch() for daemon in daemons]
-    for daemon, listener in zip(daemons, listeners, strict=True):
-        daemon.await_ready(listener)
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(daemon.launch()) for daemon in daemons]
+        for daemon, listener in zip(daemons, listeners, strict=True):
+            daemon.await_ready(listener)

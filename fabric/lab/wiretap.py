@@ -1,0 +1,72 @@
+"""Somebody on the internet who records what passes."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fabric.lab.site import Site
+from fabric.lab.traffic import ETHERTYPE_ALL
+
+if TYPE_CHECKING:
+    from fabric.lab.world import Lab
+
+ETHERNET_BYTES = 14
+ETHERTYPE_IPV4 = 0x0800
+BUFFER_BYTES = 64 << 20
+SO_RCVBUFFORCE = 33
+
+
+@dataclass(frozen=True, slots=True)
+class Overheard:
+    """An IPv4 UDP datagram on its way."""
+
+    source: str
+    target: str
+    target_port: int
+    payload: bytes
+
+
+class Wiretap:
+    """Records every frame on the internet's line to a site while the block lasts."""
+
+    def __init__(self, lab: Lab, site: Site) -> None:
+        self.frames: list[bytes] = []
+        self._socket = lab.internet.inside(lambda: _listen(site.upstream_device))
+
+    def __enter__(self) -> Wiretap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._socket, suppress(BlockingIOError):
+            while True:
+                self.frames.append(self._socket.recv(65_535))
+
+    def heard(self, words: bytes) -> bool:
+        return any(words in frame for frame in self.frames)
+
+    def datagrams(self) -> list[Overheard]:
+        """What was recorded of UDP over IPv4."""
+        return [found for frame in self.frames if (found := _udp(frame)) is not None]
+
+
+def _listen(device: str) -> socket.socket:
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE_ALL))
+    made.bind((device, ETHERTYPE_ALL))
+    with suppress(OSError):  # inside a user namespace the default has to do
+        made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+    made.setblocking(False)
+    return made
+
+
+def _udp(frame: bytes) -> Overheard | None:
+    packet = frame[ETHERNET_BYTES:]
+    if struct.unpack_from("!H", frame, 12)[0] != ETHERTYPE_IPV4 or packet[9] != socket.IPPROTO_UDP:
+        return None
+    header = (packet[0] & 15) * 4
+    port, length = struct.unpack_from("!HH", packet, header + 2)
+    source, target = (socket.inet_ntoa(packet[at : at + 4]) for at in (12, 16))
+    return Overheard(source, target, port, packet[header + 8 : header + length])
