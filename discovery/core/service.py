@@ -337,7 +337,8 @@ class Service:
     def _refresh_revocations(self, now: Instant) -> bytes:
         """Returns the newest list in DER; where it names somebody new, tells everyone who is connected."""
         newest, fresh = self._ledger.current_revocations(self._calendar.unix(now))
-        self._trust.update_revocations(newest.der)
+        if newest.number != self._trust.crl_number:
+            self._trust.update_revocations(newest.der)
         if fresh:
             self._events.append(events.RevocationsIssued(newest.number, len(newest.serials)))
             for connection in self._connections.values():
