@@ -54,6 +54,7 @@ class Acquaintance:
         self._stored = record
         self.record = record
         self.void = ""
+        self._offered_ms = 0
         self.certificate: Certificate | None = None
         self.intent: Intent | None = None
         self.offer: Offer | None = None
@@ -111,7 +112,7 @@ class Acquaintance:
             network=self._identity.network,
             sender=self._identity.name,
             recipient=self.name,
-            created=self._stamp_ms(now) / 1000,
+            created=self._intent_date_ms(now) / 1000,
             not_before=unix,
             expires=unix + life_s,
         )
@@ -123,7 +124,7 @@ class Acquaintance:
         intent = open_intent(introduction.intent, certificate.public_key)
         self._check_intent(intent, now)
         bundle = open_bundle(introduction.bundle, certificate.public_key)
-        self._check_is_newest(certificate, intent, bundle)
+        self._check_is_newest(certificate, intent, bundle, now)
         if self.certificate is not None and self.certificate.public_key != certificate.public_key:
             self.forget_introduction()  # it was enrolled anew before it was ever met: its old offer is another's
         if self.certificate is None or certificate.not_before > self.certificate.not_before:
@@ -166,7 +167,7 @@ class Acquaintance:
 
     def make_offer(self, candidates: tuple[Candidate, ...], *, reply_wanted: bool, now: Instant) -> bytes:
         """Returns an encoded offer, newer than every one before it. Only after an introduction."""
-        created_ms = self._stamp_ms(now)
+        created_ms = self._offer_date_ms(now)
         index, share = self.record.gate_index, self.record.gate_share
         if index is None or share is None:
             raise AuthenticationError(f"{self.name} has not been introduced")
@@ -212,10 +213,16 @@ class Acquaintance:
             raise AuthenticationError("an envelope of another kind, or past its life")
         return envelope.payload
 
-    def read_offer(self, data: bytes, *, by_service: bool) -> IncomingOffer | None:
-        """Reads an authenticated offer; None where it is not newer than the last one. Raises `DecodeError`."""
+    def read_offer(self, data: bytes, *, by_service: bool, now: Instant) -> IncomingOffer | None:
+        """Reads an authenticated offer; None where it is not newer than the last one. Raises `DecodeError`.
+
+        A date in the future orders nothing: a peer whose clock was fast for a while would else not be heard again
+        until the time that it believed in.
+        """
         offer = decode_offer(data)
-        if self.offer is not None and offer.created_ms <= self.offer.created_ms:
+        last_ms = self.offer.created_ms if self.offer is not None else -1
+        horizon_ms = self._horizon_ms(now)
+        if offer.created_ms > horizon_ms or offer.created_ms <= last_ms <= horizon_ms:
             return None
         return IncomingOffer(offer, data, by_service)
 
@@ -262,7 +269,7 @@ class Acquaintance:
         if not (intent.holds(unix) or intent.holds(unix + MAX_CLOCK_SKEW_S)):
             raise AuthenticationError("the intent is not in its life")
 
-    def _check_is_newest(self, certificate: Certificate, intent: Intent, bundle: KeyBundle) -> None:
+    def _check_is_newest(self, certificate: Certificate, intent: Intent, bundle: KeyBundle, now: Instant) -> None:
         """Whoever carries papers may hold them back, but not bring an old state back with them."""
         known = self.certificate
         is_same_key = known is not None and known.public_key == certificate.public_key
@@ -270,7 +277,8 @@ class Acquaintance:
             raise AuthenticationError("the key bundle is another's")
         if bundle.serial < self.record.bundle_serial and (known is None or is_same_key):
             raise AuthenticationError("the key bundle is older than one seen before")
-        if is_same_key and self.intent is not None and intent.created < self.intent.created:
+        last = self.intent.created if self.intent is not None else 0.0
+        if is_same_key and intent.created < last <= self._horizon_ms(now) / 1000:
             raise AuthenticationError("the intent is older than one seen before")
 
     def _why_void(self, now: Instant) -> str:
@@ -285,11 +293,23 @@ class Acquaintance:
             return f"the intent of {self.name} to meet this endpoint has ended"
         return ""
 
-    def _stamp_ms(self, now: Instant) -> int:
-        """Returns a date for an offer or intent that is later than every one before, even if the clock was set back."""
-        stamp_ms = max(int(self._calendar.unix(now) * 1000), self.record.offered_ms + 1)
-        self._change(offered_ms=stamp_ms)
-        return stamp_ms
+    def _horizon_ms(self, now: Instant) -> int:
+        """No clock that is right is further ahead."""
+        return int((self._calendar.unix(now) + MAX_CLOCK_SKEW_S) * 1000)
+
+    def _intent_date_ms(self, now: Instant) -> int:
+        """Returns a date later than every one before, also where the clock was set back: the service orders by it."""
+        date_ms = max(int(self._calendar.unix(now) * 1000), self.record.offered_ms + 1)
+        self._change(offered_ms=date_ms)
+        return date_ms
+
+    def _offer_date_ms(self, now: Instant) -> int:
+        """Returns a date later than every one before; but for those of a clock that was fast, which nobody took."""
+        horizon_ms = self._horizon_ms(now)
+        before = [date_ms for date_ms in (self.record.offered_ms, self._offered_ms) if date_ms < horizon_ms]
+        self._offered_ms = max(int(self._calendar.unix(now) * 1000), max(before, default=0) + 1)
+        self._change(offered_ms=max(self.record.offered_ms, self._offered_ms))
+        return self._offered_ms
 
     def _change(self, **fields: object) -> None:
         self.record = msgspec.structs.replace(self.record, **fields)

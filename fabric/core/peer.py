@@ -473,7 +473,7 @@ class Peer:
 
     def _put_offer(self, data: bytes, *, by_service: bool, now: Instant) -> None:
         """Takes an authenticated offer, at once or as soon as its turn comes. Raises `DecodeError`."""
-        incoming = self.papers.read_offer(data, by_service=by_service)
+        incoming = self.papers.read_offer(data, by_service=by_service, now=now)
         if incoming is not None:
             self._inbox.put(incoming)
             self._take_offer(now)

@@ -74,6 +74,11 @@ def listen(village: Village, kind: type[ToService]) -> list[str]:
     return heard
 
 
+def stamp(village: Village) -> int:
+    """Returns a date in milliseconds that is newer than those of genuine offers, and still to be believed."""
+    return int((OFFSET + village.now + 30.0) * 1000)
+
+
 def say_in_session(village: Village, sender: str, target: str, payload: bytes) -> None:
     """A sealed control message of a peer that says what it likes."""
     house = village.houses[target]
@@ -196,7 +201,7 @@ def test_several_daemons_on_one_host_may_name_its_loopback() -> None:
 def test_a_tunnel_is_never_led_through_the_overlay(village: Village) -> None:
     village.meet(A, B)
     overlay = str(village.town.identity(B).certificate.ipv4)
-    offer = Offer(2**60, 7, bytes(32), False, tuple(host(Address(overlay, 4000), PUBLIC)))
+    offer = Offer(stamp(village), 7, bytes(32), False, tuple(host(Address(overlay, 4000), PUBLIC)))
     before = village.datagrams[A]
     sent: list[Address] = []
     send = village._send
@@ -218,7 +223,7 @@ def test_a_peer_s_flood_of_offers_is_no_flood_of_probes_or_writes(village: Villa
     village.datagrams.clear()
     for number in range(200):
         victims = [Address(f"203.0.113.{i}", 1 + number) for i in range(1, 25)]
-        offer = Offer(2**60 + number, 7, bytes(32), False, tuple(host(*victims)))
+        offer = Offer(stamp(village) + number, 7, bytes(32), False, tuple(host(*victims)))
         say_in_session(village, B, A, encode_control(OfferUpdate(encode_offer(offer))))
         village.run(0.01)
     assert village.datagrams[A] < 1000
@@ -229,7 +234,7 @@ def test_the_last_of_many_offers_is_the_one_that_counts(village: Village) -> Non
     village.meet(A, B)
     village.run(5.0)
     for number in range(5):
-        offer = Offer(2**60 + number, 7, bytes([number]) * 32, False, tuple(host(village.houses[B].address)))
+        offer = Offer(stamp(village) + number, 7, bytes([number]) * 32, False, tuple(host(village.houses[B].address)))
         say_in_session(village, B, A, encode_control(OfferUpdate(encode_offer(offer))))
     village.run(2.0)
     assert village.houses[A].records[B].offer == encode_offer(offer)
@@ -651,3 +656,30 @@ def test_a_name_of_another_network_is_refused_before_it_spoils_anything(village:
     with pytest.raises(DecodeError):
         village.houses[A].node.add("b.elsewhere", None, village.now)
     village.meet(A, B)
+
+
+@pytest.mark.parametrize("fast", [A, B])
+def test_offers_of_a_clock_that_was_fast_do_not_outrank_those_of_the_right_one(village: Village, fast: str) -> None:
+    """Added anew, it no longer knows what it once dated, and the other has not heard that it was removed."""
+    slow = B if fast == A else A
+    village.meet(A, B)
+    do(village, fast, lambda node: node.handle_clock_set(OFFSET + 8 * 86400.0, village.now))
+    village.move(village.houses[fast], "203.0.113.5")
+    village.run(5.0)
+    village.drop = lambda _source, _target: True
+    do(village, fast, lambda node: node.remove(slow, village.now))
+    village.run(1.0)
+    do(village, fast, lambda node: node.handle_clock_set(OFFSET, village.now))
+    wish(village, fast, slow)
+    village.run(5.0)
+    village.drop = lambda _source, _target: False
+    assert village.run_until(lambda: village.are_connected(A, B), 60.0)
+
+
+def test_an_offer_from_the_future_is_not_believed(village: Village) -> None:
+    village.meet(A, B)
+    stored = village.houses[A].records[B].offer
+    offer = Offer(2**61, 7, bytes(32), False, tuple(host(PUBLIC)))
+    say_in_session(village, B, A, encode_control(OfferUpdate(encode_offer(offer))))
+    village.run(5.0)
+    assert village.houses[A].records[B].offer == stored

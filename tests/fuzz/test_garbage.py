@@ -27,6 +27,7 @@ from fabric.wire.rendezvous import (
     decode_to_endpoint,
     encode_message,
 )
+from tests.core.town import UNIX
 from tests.core.village import House, Village
 
 A, B, C = "a.home", "b.home", "c.home"
@@ -193,7 +194,8 @@ def test_a_service_that_says_anything_at_all_breaks_nothing(seed: int) -> None:
 def mad_control(rng: random.Random, genuine: list[bytes]) -> bytes:
     addresses = [Address(f"203.0.113.{rng.randrange(256)}", rng.randrange(1, 65536)) for _ in range(24)]
     candidates = tuple(Candidate(rng.choice(list(CandidateKind)), address) for address in addresses)
-    offer = Offer(rng.getrandbits(61), rng.getrandbits(32), rng.randbytes(32), True, candidates)
+    created_ms = rng.choice((rng.getrandbits(61), int((UNIX + 60) * 1000) + rng.randrange(60_000)))
+    offer = Offer(created_ms, rng.getrandbits(32), rng.randbytes(32), True, candidates)
     choices = (
         encode_control(OfferUpdate(encode_offer(offer))),
         encode_control(Probe(rng.randbytes(16))),
