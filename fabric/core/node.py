@@ -349,6 +349,9 @@ class Node:
             self._events.append(ServiceAccepted(welcome.unix_time))
         self._events.append(StunNames(welcome.stun[:MAX_SERVERS]))
         self._credentials.handle_clock_set(now)
+        # A channel ends where a router on the way got another address, too: the reflexive address has to be asked anew.
+        self._reflexive.doubt(now)
+        self._reflexive.handle_timeout(now)
         if self._identity.bundle is not None:
             self._channel.say(PublishBundle(self._identity.bundle))
         for name in sorted(self._removed):

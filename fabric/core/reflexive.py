@@ -59,6 +59,12 @@ class Reflexive:
             query.transaction = None
             query.next_at = now
 
+    def doubt(self, now: Instant) -> None:
+        """What the servers saw may no longer be so: those that have answered are asked again at once."""
+        for query in self._queries.values():
+            if query.reflexive is not None and query.transaction is None:
+                query.next_at = now
+
     def handle_datagram_untrusted(self, source: Address, payload: bytes, now: Instant) -> bool:
         """Returns True where an address of ours has changed. Raises `DecodeError` for what is no such answer."""
         query = self._queries.get(source)

@@ -60,6 +60,8 @@ class Service(Protocol):
 
     def handle_moved(self, own: Collection[str]) -> None: ...
 
+    def handle_doubt(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -113,6 +115,8 @@ class Endpoint:
             case e.PathChanged(peer=peer, kind=kind, remote=remote):
                 _log.info("path", peer=peer, kind=kind.value if kind else "none")
                 _log.debug("path", peer=peer, remote=remote)
+                if kind is None and self._service is not None:
+                    self._service.handle_doubt()
                 self._announce()
             case e.Pong(token=token):
                 if (asker := self._pongs.get(token)) is not None:

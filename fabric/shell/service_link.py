@@ -90,6 +90,7 @@ class ServiceLink:
         self._local_ip = ""
         self._scope = trio.CancelScope()
         self._doubtful = trio.Event()
+        self._moved = trio.Event()
         self._accepted = trio.Event()
         self._opened = 0.0
         self._pause_s = patience.retry_s
@@ -120,9 +121,14 @@ class ServiceLink:
     def handle_moved(self, own: Collection[str]) -> None:
         """The own IP addresses are these now: a channel from another is dead, any other doubtful; a pause is over."""
         self._pause_s = self._patience.retry_s
+        self._moved.set()
         self._doubtful.set()
         if self._outbox is None or self._local_ip not in own:
             self.close("the own addresses changed")
+
+    def handle_doubt(self) -> None:
+        """Something else that was reached is not: the service gives a sign of life soon, or is given up."""
+        self._doubtful.set()
 
     async def run(self) -> None:
         """Keeps the channel open for ever."""
@@ -134,9 +140,9 @@ class ServiceLink:
             await self._rest()
 
     async def _rest(self) -> None:
-        self._doubtful = trio.Event()
+        self._moved = trio.Event()
         with trio.move_on_after(self._pause_s * (0.5 + self._jitter())):
-            await self._doubtful.wait()
+            await self._moved.wait()
         self._pause_s = min(self._pause_s * 2, self._patience.retry_limit_s)
 
     async def _try(self, address: str) -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from fabric.core.events import CertificateReplaced, PeerChanged, Pong, RenewalDue, ServiceRejected, StunNames
+from fabric.core.events import (
+    CertificateReplaced,
+    PathChanged,
+    PeerChanged,
+    Pong,
+    RenewalDue,
+    ServiceRejected,
+    StunNames,
+)
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar
 from fabric.core.node import Node
@@ -54,6 +62,7 @@ class Outside:
     closed: list[str] = field(default_factory=list)
     flushes: int = 0
     moves: int = 0
+    doubts: int = 0
 
     def transmit(self, to: Address, payload: bytes) -> None:
         self.sent.append((to, payload))
@@ -72,6 +81,9 @@ class Outside:
 
     def handle_moved(self, own: Collection[str]) -> None:
         self.moves += 1
+
+    def handle_doubt(self) -> None:
+        self.doubts += 1
 
 
 @dataclass
@@ -208,6 +220,13 @@ def test_waking_up_makes_the_service_channel_doubtful(house: House) -> None:
     assert house.outside.moves == 0
     house.endpoint.handle_clock(time.time(), has_slept=True)
     assert house.outside.moves == 1
+
+
+def test_a_lost_path_makes_the_service_channel_doubtful_and_a_new_one_does_not(house: House) -> None:
+    house.endpoint.handle_event(PathChanged("bob.home", PathKind.LAN, Address("192.0.2.1", 1)))
+    assert house.outside.doubts == 0
+    house.endpoint.handle_event(PathChanged("bob.home", None, None))
+    assert house.outside.doubts == 1
 
 
 # over the control socket's questions

@@ -83,7 +83,10 @@ async def service(context: ssl.SSLContext, behave: Behave) -> AsyncIterator[str]
 
 @asynccontextmanager
 async def linked(
-    addresses: list[str], homestead: Homestead, check: Callable[[bytes, str], object] | None = None
+    addresses: list[str],
+    homestead: Homestead,
+    check: Callable[[bytes, str], object] | None = None,
+    patience: Patience = PATIENCE,
 ) -> AsyncIterator[tuple[ServiceLink, User]]:
     user = User()
     link = ServiceLink(
@@ -91,7 +94,7 @@ async def linked(
         context_under(homestead.authority.root_der),
         check or (lambda certificate, host: None),
         user,
-        PATIENCE,
+        patience,
         user.jitter,
     )
     user.link = link
@@ -185,30 +188,45 @@ async def test_what_is_no_message_closes_the_channel(homestead: Homestead, messa
     assert not user.messages
 
 
-async def test_a_silent_service_is_given_up(homestead: Homestead) -> None:
-    async def swallow(stream: trio.SSLStream[trio.SocketStream]) -> None:
-        """Opens the WebSocket by hand, and then never answers a ping."""
-        head = bytes(await stream.receive_some())
-        key = next(
-            line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key")
-        )
-        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-        await stream.send_all(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-        )
-        with suppress(trio.BrokenResourceError):
-            while await stream.receive_some():
-                pass
+async def _open_and_never_answer(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    """Opens the WebSocket by hand (RFC 6455 section 1.3), and then never answers a ping."""
+    head = bytes(await stream.receive_some())
+    key = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    await stream.send_all(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+    with suppress(trio.BrokenResourceError):
+        while await stream.receive_some():
+            pass
 
-    context, _ = service_context(homestead, "127.0.0.1")
+
+@asynccontextmanager
+async def silent_service(context: ssl.SSLContext) -> AsyncIterator[str]:
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_ssl_over_tcp, swallow, 0, context, host="127.0.0.1"))
-        port = listeners[0].transport_listener.socket.getsockname()[1]
-        async with linked([f"127.0.0.1:{port}"], homestead) as (link, user):
-            await user.until(lambda: user.losses >= 1)
-            assert "no answer" in link.why
+        listeners = await nursery.start(
+            partial(trio.serve_ssl_over_tcp, _open_and_never_answer, 0, context, host="127.0.0.1")
+        )
+        yield f"127.0.0.1:{listeners[0].transport_listener.socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_silent_service_is_given_up(homestead: Homestead) -> None:
+    context, _ = service_context(homestead, "127.0.0.1")
+    async with silent_service(context) as address, linked([address], homestead) as (link, user):
+        await user.until(lambda: user.losses >= 1)
+        assert "no answer" in link.why
+
+
+async def test_a_doubtful_service_is_given_up_sooner(homestead: Homestead, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_link, "DOUBT_S", 0.01)
+    context, _ = service_context(homestead, "127.0.0.1")
+    patient = Patience(retry_s=0.01, retry_limit_s=0.05, silence_s=1000.0)
+    async with silent_service(context) as address, linked([address], homestead, patience=patient) as (link, user):
+        await user.until(lambda: bool(user.certificates))
+        link.handle_doubt()
+        await user.until(lambda: user.losses >= 1)
 
 
 async def test_a_service_that_never_proves_itself_is_given_up(
