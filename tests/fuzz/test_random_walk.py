@@ -74,7 +74,9 @@ class Walk:
         return self.storm.loss, self.storm.doubling, self.storm.jitter_s
 
     def move(self) -> tuple[str, str]:
-        house, ip = self.house(), f"203.0.113.{self.random.randrange(1, 250)}"
+        house = self.house()
+        taken = {other.address.ip for other in self.storm.houses.values()}
+        ip = self.random.choice([f"203.0.113.{n}" for n in range(1, 250) if f"203.0.113.{n}" not in taken])
         self.storm.move(house, ip)
         return house.name, ip
 
