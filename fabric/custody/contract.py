@@ -25,8 +25,10 @@ class Custodian(Signer, Protocol):
         """Those that may still open something, the newest first."""
         ...
 
-    def next_bundle(self, name: str, draw: Callable[[int], bytes], unix: float) -> bytes:
+    def next_bundle(self, name: str, draw: Callable[[int], bytes], unix: float, above: int = 0) -> bytes:
         """Makes the next key pairs and returns their signed bundle; `secrets` begins with them from now on.
+
+        Its serial is higher than `above`, the highest that was ever published.
 
         They must be durable before the bundle is published.
         """

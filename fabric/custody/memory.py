@@ -46,9 +46,9 @@ class MemoryCustodian:
     def make_request(self, name: str) -> bytes:
         return make_request(self._seed, name)
 
-    def next_bundle(self, name: str, draw: Callable[[int], bytes], unix: float) -> bytes:
+    def next_bundle(self, name: str, draw: Callable[[int], bytes], unix: float, above: int = 0) -> bytes:
         previous = self._secrets[0] if self._secrets else None
-        bundle, secrets = make_bundle(self._signer, name, draw, unix, previous)
+        bundle, secrets = make_bundle(self._signer, name, draw, unix, previous, above)
         self._secrets = (secrets, *self._secrets)
         return bundle
 

@@ -104,19 +104,25 @@ class BundleSecrets:
 
 
 def make_bundle(
-    signer: Signer, name: str, draw: Callable[[int], bytes], unix: float, previous: BundleSecrets | None
+    signer: Signer,
+    name: str,
+    draw: Callable[[int], bytes],
+    unix: float,
+    previous: BundleSecrets | None,
+    above: int = 0,
 ) -> tuple[bytes, BundleSecrets]:
     """Returns the next bundle, signed, and its secrets; `previous` are those of the bundle before, if any.
 
     The offer key is new each time. The mail key stays until half of its life is over, so that mail which waits in
-    a queue doesn't need a key for each week. `draw` returns as many random bytes as it is asked for.
+    a queue doesn't need a key for each week. The serial is higher than `above` too, for where the previous secrets are
+    lost. `draw` returns as many random bytes as it is asked for.
     """
     offer = SealingPair.generate(draw)
     if previous is not None and previous.mail_expires - unix > MAIL_LIFE_S / 2:
         mail, mail_expires = previous.mail, previous.mail_expires
     else:
         mail, mail_expires = SealingPair.generate(draw), unix + MAIL_LIFE_S
-    serial = previous.serial + 1 if previous else 1
+    serial = max(previous.serial if previous else 0, above) + 1
     secrets = BundleSecrets(serial, offer, unix + OFFER_LIFE_S, mail, mail_expires)
     return sign_bundle(signer, bundle_of(name, secrets)), secrets
 

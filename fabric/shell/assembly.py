@@ -22,13 +22,14 @@ from fabric.core.node import Interface, Node
 from fabric.core.records import PeerRecord
 from fabric.core.settings import Settings
 from fabric.crypto.aead import offered_suites
-from fabric.crypto.signature import Ed25519Signer
+from fabric.custody.contract import Custodian
+from fabric.custody.memory import MemoryCustodian
 from fabric.dataplane.reference import ReferenceLane
 from fabric.errors import ConfigurationError
 from fabric.shell import clock
 from fabric.shell.config import Config, control_path
 from fabric.shell.control import listen
-from fabric.shell.custody import Secrets, open_identity
+from fabric.shell.custody import open_identity
 from fabric.shell.endpoint import Endpoint, Surroundings
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.keystore import Keystore
@@ -100,7 +101,9 @@ def prepare(state: Path, config: Config, environment: Mapping[str, str]) -> Iter
         secrets = open_identity(state, config.passphrase_file, environment, os.urandom)
         keystore = opened.enter_context(Keystore(state, secrets.storage_key, os.urandom))
         calendar = Calendar(clock.wall_offset())
-        identity = _identity(papers, secrets, keystore, calendar)
+        bundle, bundle_secrets = keystore.load_bundles(calendar.unix(clock.now()))
+        custodian = MemoryCustodian(secrets.seed, bundle_secrets)
+        identity = _identity(papers, custodian, bundle)
         tap = _open_tap(config, identity)
         opened.callback(tap.close)
         udp = _open_udp(config, keystore)
@@ -109,7 +112,7 @@ def prepare(state: Path, config: Config, environment: Mapping[str, str]) -> Iter
         lane = ReferenceLane(identity.certificate.mac, identity.certificate.addresses)
         node = Node(identity, lane, calendar, os.urandom, _settings(config), _records(keystore), clock.now())
         parts = Parts(config, papers, secrets.custody.value, identity, calendar, node, lane, tap, udp, listener)
-        _join(parts, state, keystore, secrets.seed)
+        _join(parts, state, keystore, custodian)
         parts.endpoint.settle()
         parts.endpoint.fulfil_waiting()
         try:
@@ -118,18 +121,16 @@ def prepare(state: Path, config: Config, environment: Mapping[str, str]) -> Iter
             control_path(state, config).unlink(missing_ok=True)
 
 
-def _identity(papers: Papers, secrets: Secrets, keystore: Keystore, calendar: Calendar) -> Identity:
-    signer = Ed25519Signer(secrets.seed)
-    if signer.public_key != papers.certificate.public_key:
+def _identity(papers: Papers, custodian: Custodian, bundle: bytes | None) -> Identity:
+    if custodian.public_key != papers.certificate.public_key:
         raise ConfigurationError("certificate.pem is not for the key in identity.key: enrol again")
-    bundle, bundle_secrets = keystore.load_bundles(calendar.unix(clock.now()))
     return Identity(
         name=papers.certificate.name,
         network=papers.network_name,
         certificate=papers.certificate,
         trust=papers.trust(),
-        signer=signer,
-        secrets=bundle_secrets,
+        signer=custodian,
+        secrets=custodian.secrets,
         bundle=bundle,
     )
 
@@ -169,14 +170,14 @@ def _open_udp(config: Config, keystore: Keystore) -> UdpSockets:
     return udp
 
 
-def _join(parts: Parts, state: Path, keystore: Keystore, seed: bytes) -> None:
+def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian) -> None:
     config, papers, identity = parts.config, parts.papers, parts.identity
 
     def handle_stun_names(names: tuple[str, ...]) -> None:
         if not config.stun:
             parts.stun.replace(names)
 
-    around = Surroundings(state, identity, parts.calendar, keystore, seed, clock.now, handle_stun_names)
+    around = Surroundings(state, identity, parts.calendar, keystore, custodian, clock.now, handle_stun_names)
     parts.endpoint = endpoint = Endpoint(around, parts.node, parts)
     parts.pump = Pump(parts.lane, parts.tap, parts.udp, endpoint.handle_leftover, endpoint.handle_reports)
     parts.stun = StunNames(config.stun or papers.network.stun, endpoint.handle_stun_servers)

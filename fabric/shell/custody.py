@@ -6,8 +6,9 @@ The strongest source that is there is used:
     passphrase-file      the file that the configuration names
     key-file             DIR/identity.passphrase: made here, for its owner only; no better than the file's permissions
 
-A passphrase goes through argon2id (RFC 9106), for people choose them; a generated one is 32 random bytes already.
-The file is JSON; inside of the seal are the seed of the identity key and the key for everything else at rest.
+The file is a line with the source's name and then what `custody.at_rest` makes: inside of its seal are the seed of
+the identity key and the key for everything else at rest. A passphrase costs argon2id's memory and time, for people
+choose them; a generated one is 32 random bytes already.
 """
 
 from __future__ import annotations
@@ -17,25 +18,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-from nacl.pwhash import argon2id
-
-from fabric.crypto.aead import Suite, open_, seal
-from fabric.crypto.digest import blake2b_256
-from fabric.crypto.signature import Ed25519Signer
-from fabric.errors import AuthenticationError, ConfigurationError
+from fabric.crypto.aead import NONCE_BYTES
+from fabric.custody.at_rest import GENERATED_COST, PASSPHRASE_COST, SALT_BYTES, decrypt_key, encrypt_key
+from fabric.errors import AuthenticationError, ConfigurationError, DecodeError
 from fabric.shell.durable import remove_durably, write_durably
 
 IDENTITY_FILE = "identity.key"
 GENERATED_FILE = "identity.passphrase"
 CREDENTIAL = "fabric-passphrase"
 
-ARGON2_PASSES = 3
-ARGON2_BYTES = 64 * 1024 * 1024
-"""RFC 9106 section 4, the second recommended choice: for machines that can't spare 2 GiB."""
-
-_NONCE = bytes(12)
-"""Constant: each seal draws a new salt, and so has a key of its own."""
+SECRET_BYTES = 32
 
 
 class Custody(enum.Enum):
@@ -61,19 +53,6 @@ class Secrets:
     custody: Custody
 
 
-class _SealedIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    format: str
-    custody: str
-    public_key: str
-    passes: int
-    memory_bytes: int
-    salt: bytes
-    sealed: bytes
-
-
-_FORMAT = "fabric identity 1"
-
-
 def open_identity(
     directory: Path, passphrase_file: str | None, environment: Mapping[str, str], draw: Callable[[int], bytes]
 ) -> Secrets:
@@ -85,14 +64,14 @@ def open_identity(
     found = {p.custody: p for p in _find(directory, passphrase_file, environment)}
     if not path.exists():
         strongest = next(iter(found.values()), None) or _generate(directory, draw)
-        return _seal(path, Secrets(draw(32), draw(32), strongest.custody), strongest, draw)
-    stored = _read(path)
-    secrets = _open(path, stored, found)
+        return _seal(path, Secrets(draw(SECRET_BYTES), draw(SECRET_BYTES), strongest.custody), strongest, draw)
+    source, locked = _read(path)
+    secrets = _open(path, source, locked, found)
     strongest = next(iter(found.values()))
     if strongest.custody is secrets.custody:
         return secrets
     secrets = _seal(path, secrets, strongest, draw)
-    if stored.custody == Custody.KEY_FILE.value:
+    if source is Custody.KEY_FILE:
         remove_durably(directory / GENERATED_FILE)
     return secrets
 
@@ -128,46 +107,37 @@ def _generate(directory: Path, draw: Callable[[int], bytes]) -> Passphrase:
     return Passphrase(Custody.KEY_FILE, secret)
 
 
-def _read(path: Path) -> _SealedIdentity:
+def _read(path: Path) -> tuple[Custody, bytes]:
+    source, _, locked = path.read_bytes().partition(b"\n")
     try:
-        stored = msgspec.json.decode(path.read_bytes(), type=_SealedIdentity)
-    except msgspec.DecodeError:
-        raise ConfigurationError(f"{path} is damaged: restore it from a backup, or remove it and enrol again") from None
-    if stored.format != _FORMAT:
-        raise ConfigurationError(f'{path} has the format "{stored.format}", this program knows "{_FORMAT}"')
-    return stored
+        return Custody(source.decode()), locked
+    except ValueError:
+        raise _damaged(path) from None
 
 
-def _open(path: Path, stored: _SealedIdentity, found: Mapping[Custody, Passphrase]) -> Secrets:
-    passphrase = next((p for p in found.values() if p.custody.value == stored.custody), None)
+def _open(path: Path, source: Custody, locked: bytes, found: Mapping[Custody, Passphrase]) -> Secrets:
+    passphrase = found.get(source)
     if passphrase is None:
-        raise ConfigurationError(f"{path} is sealed under a {stored.custody}, and there is none")
+        raise ConfigurationError(f"{path} is sealed under a {source.value}, and there is none")
     try:
-        key = _derive(passphrase, stored.salt, stored.passes, stored.memory_bytes)
-        plain = open_(Suite.CHACHA20_POLY1305, key, _NONCE, stored.sealed, _header(stored))
-    except (AuthenticationError, ValueError):
-        raise ConfigurationError(f"the {stored.custody} does not open {path}: it is another one") from None
-    return Secrets(plain[:32], plain[32:], passphrase.custody)
+        plain = decrypt_key(locked, passphrase.secret)
+    except DecodeError:
+        raise _damaged(path) from None
+    except AuthenticationError:
+        raise ConfigurationError(f"the {source.value} does not open {path}: it is another one") from None
+    if len(plain) != 2 * SECRET_BYTES:
+        raise _damaged(path)
+    return Secrets(plain[:SECRET_BYTES], plain[SECRET_BYTES:], source)
 
 
 def _seal(path: Path, secrets: Secrets, passphrase: Passphrase, draw: Callable[[int], bytes]) -> Secrets:
     """Writes the secrets under `passphrase` and returns them, with who holds them now."""
-    public_key = Ed25519Signer(secrets.seed).public_key.hex()
-    is_argon2 = passphrase.custody is not Custody.KEY_FILE
-    passes, memory_bytes = (ARGON2_PASSES, ARGON2_BYTES) if is_argon2 else (0, 0)
-    bare = _SealedIdentity(_FORMAT, passphrase.custody.value, public_key, passes, memory_bytes, draw(16), b"")
-    key = _derive(passphrase, bare.salt, passes, memory_bytes)
-    sealed = seal(Suite.CHACHA20_POLY1305, key, _NONCE, secrets.seed + secrets.storage_key, _header(bare))
-    write_durably(path, msgspec.json.encode(msgspec.structs.replace(bare, sealed=sealed)) + b"\n")
+    cost = GENERATED_COST if passphrase.custody is Custody.KEY_FILE else PASSPHRASE_COST
+    plain = secrets.seed + secrets.storage_key
+    locked = encrypt_key(plain, passphrase.secret, draw(SALT_BYTES), draw(NONCE_BYTES), cost)
+    write_durably(path, passphrase.custody.value.encode() + b"\n" + locked)
     return Secrets(secrets.seed, secrets.storage_key, passphrase.custody)
 
 
-def _derive(passphrase: Passphrase, salt: bytes, passes: int, memory_bytes: int) -> bytes:
-    if passphrase.custody is Custody.KEY_FILE:
-        return blake2b_256(b"fabric/1 identity at rest", salt, key=passphrase.secret)
-    return argon2id.kdf(32, passphrase.secret, salt, opslimit=passes, memlimit=memory_bytes)
-
-
-def _header(stored: _SealedIdentity) -> bytes:
-    """Returns what the seal also covers: everything in the file that is not sealed."""
-    return msgspec.json.encode(msgspec.structs.replace(stored, sealed=b""))
+def _damaged(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"{path} is damaged: restore it from a backup, or remove it and enrol again")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,11 +20,10 @@ from fabric.core.machine import Calendar, Instant, Transmit
 from fabric.core.node import Interface, Node
 from fabric.core.records import PeerRecord
 from fabric.core.status import PeerStatus
+from fabric.custody.contract import Custodian
 from fabric.dataplane.contract import Control, Traffic
-from fabric.identity.bundle import bundle_of, make_bundle, sign_bundle
 from fabric.identity.fingerprint import parse_fingerprint
 from fabric.identity.name import parse_name
-from fabric.identity.request import make_request
 from fabric.shell.driver import Driver
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.keystore import Keystore
@@ -65,13 +64,13 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an endpoint is set in. `seed` is the identity key's, for PKCS#10."""
+    """What an endpoint is set in. The custodian alone holds the identity key."""
 
     directory: Path
     identity: Identity
     calendar: Calendar
     keystore: Keystore
-    seed: bytes
+    custodian: Custodian
     clock: Callable[[], Instant]
     handle_stun_names: Callable[[tuple[str, ...]], None]
 
@@ -130,7 +129,7 @@ class Endpoint:
         around = self._around
         match event:
             case e.RenewalDue():
-                self._node.request_renewal(make_request(around.seed, around.identity.name), around.clock())
+                self._node.request_renewal(around.custodian.make_request(around.identity.name), around.clock())
             case e.CertificateReplaced(certificate=der):
                 store_certificate(around.directory, der)
                 _log.info("certificate renewed", not_after=around.identity.certificate.not_after)
@@ -328,15 +327,13 @@ class Endpoint:
             _log.warning("the clock differs from the service's: peers will refuse this endpoint", by_s=round(behind))
 
     def _renew_bundle(self) -> None:
-        around, identity = self._around, self._around.identity
+        around = self._around
         unix = around.calendar.unix(around.clock())
-        previous = identity.secrets[0] if identity.secrets else None
-        bundle, secrets = make_bundle(identity.signer, identity.name, os.urandom, unix, previous)
-        if secrets.serial <= (highest := around.keystore.highest_serial()):
-            secrets = replace(secrets, serial=highest + 1)
-            bundle = sign_bundle(identity.signer, bundle_of(identity.name, secrets))
-        around.keystore.store_bundle(bundle, secrets, unix)
-        self._node.replace_bundle(bundle, secrets, around.clock())
+        custodian, keystore = around.custodian, around.keystore
+        bundle = custodian.next_bundle(around.identity.name, os.urandom, unix, keystore.highest_serial())
+        keystore.store_bundle(bundle, custodian.secrets[0], unix)
+        self._node.replace_bundle(bundle, custodian.secrets[0], around.clock())
+        custodian.forget_secrets(os.urandom, unix)
 
 
 def no_such_peer(name: str) -> CommandError:

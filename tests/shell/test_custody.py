@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fabric.custody.at_rest import GENERATED_COST
 from fabric.errors import ConfigurationError
 from fabric.shell import custody
 from fabric.shell.custody import GENERATED_FILE, IDENTITY_FILE, Custody, Secrets, open_identity
@@ -16,8 +17,7 @@ from tests.shell.test_durable import Kernel, PowerLoss
 @pytest.fixture(autouse=True)
 def _light_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost is not what is tested here."""
-    monkeypatch.setattr(custody, "ARGON2_PASSES", 1)
-    monkeypatch.setattr(custody, "ARGON2_BYTES", 8192)
+    monkeypatch.setattr(custody, "PASSPHRASE_COST", GENERATED_COST)
 
 
 def opened(directory: Path, *, passphrase_file: Path | None = None, credentials: Path | None = None) -> Secrets:

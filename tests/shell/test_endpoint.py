@@ -25,7 +25,7 @@ from fabric.core.machine import Calendar
 from fabric.core.node import Node
 from fabric.core.settings import Settings
 from fabric.core.status import PathKind, PeerState
-from fabric.crypto.signature import Ed25519Signer
+from fabric.custody.memory import MemoryCustodian
 from fabric.dataplane.reference import ReferenceLane
 from fabric.errors import DecodeError
 from fabric.identity.bundle import peek_bundle
@@ -108,20 +108,21 @@ def put_up(homestead: Homestead, state: Path) -> House:
     secrets = open_identity(state, None, {}, os.urandom)
     keystore = Keystore(state, secrets.storage_key, os.urandom)
     bundle, bundle_secrets = keystore.load_bundles(time.time())
+    custodian = MemoryCustodian(secrets.seed, bundle_secrets)
     identity = Identity(
         papers.certificate.name,
         papers.network_name,
         papers.certificate,
         papers.trust(),
-        Ed25519Signer(secrets.seed),
-        bundle_secrets,
+        custodian,
+        custodian.secrets,
         bundle,
     )
     calendar, stun_names = Calendar(time.time()), list[tuple[str, ...]]()
     records, _ = keystore.load_records()
     lane = ReferenceLane(papers.certificate.mac, papers.certificate.addresses)
     node = Node(identity, lane, calendar, os.urandom, Settings(), records, 0.0)
-    around = Surroundings(state, identity, calendar, keystore, secrets.seed, lambda: 0.0, stun_names.append)
+    around = Surroundings(state, identity, calendar, keystore, custodian, lambda: 0.0, stun_names.append)
     outside = Outside()
     endpoint = Endpoint(around, node, outside)
     endpoint.attach(outside)
