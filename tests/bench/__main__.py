@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def main() -> int:
     if (reason := why_not()) is not None:
         print(reason, file=sys.stderr)
         return 1
+    load = os.getloadavg()[0]
     tunnels = [tunnel for tunnel in (fabric_tunnel.TUNNEL, *COMPETITORS) if _wanted(tunnel, options.only)]
     durations = QUICK if options.quick else FULL
     rounds = options.rounds or (1 if options.quick else 5)
@@ -33,7 +35,7 @@ def main() -> int:
         life = _life(quick=options.quick)
         is_whole = is_whole and life is not None
     directory = options.output or (SCRATCH if options.quick or options.only else PUBLISHED)
-    text = report.write(directory, tunnels, readings, life, rounds, segmentation=not options.card)
+    text = report.write(directory, tunnels, readings, life, rounds, segmentation=not options.card, load=load)
     if directory == PUBLISHED:
         report.publish(PAGE, text)
     print(text)

@@ -20,17 +20,22 @@ PANELS = (
     Panel("machine_s_per_gb", "processor seconds a gigabyte, whole machine (less is better)", 1),
 )
 WIDTH, LABEL_WIDTH, VALUE_WIDTH, BAR, GAP, HEAD = 760, 110, 70, 16, 5, 34
-OURS, THEIRS, INK = "#1f6feb", "#9aa4b2", "#1b1f24"
+OURS, THEIRS, INK, DIM = "#1f6feb", "#9aa4b2", "#1b1f24", "#5b6470"
 
 
-def draw(medians: dict[str, dict[str, float | None]]) -> str:
-    """The SVG text. Tunnels in the order of `medians`; ours in its own colour."""
+def draw(medians: dict[str, dict[str, float | None]], beyond: set[str]) -> str:
+    """The SVG text. Tunnels in the order of `medians`; ours in its own colour.
+
+    Those in `beyond` have no cipher and another scale: they stand as numbers beside the title, not as bars.
+    """
     height = 12
     parts: list[str] = []
     for panel in PANELS:
         bars = {label: value for label, found in medians.items() if (value := found[panel.figure]) is not None}
-        parts += _panel(panel, bars, height)
-        height += HEAD + len(bars) * (BAR + GAP) + 10
+        shown = {label: value for label, value in bars.items() if label not in beyond}
+        aside = ", ".join(f"{label} {value:,.{panel.digits}f}" for label, value in bars.items() if label in beyond)
+        parts += _panel(panel, shown, aside, height)
+        height += HEAD + len(shown) * (BAR + GAP) + 10
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
@@ -42,9 +47,14 @@ def draw(medians: dict[str, dict[str, float | None]]) -> str:
     )
 
 
-def _panel(panel: Panel, bars: dict[str, float], top: int) -> list[str]:
+def _panel(panel: Panel, bars: dict[str, float], aside: str, top: int) -> list[str]:
     widest = max(bars.values(), default=1.0) or 1.0
     parts = [f'<text x="12" y="{top + 16}" font-weight="bold">{escape(panel.title)}</text>']
+    if aside:
+        text = f"without a cipher: {aside}"
+        parts.append(
+            f'<text x="{WIDTH - 12}" y="{top + 16}" text-anchor="end" fill="{DIM}" font-size="11">{escape(text)}</text>'
+        )
     for row, (label, value) in enumerate(bars.items()):
         y = top + HEAD - 8 + row * (BAR + GAP)
         length = max(1.0, value / widest * (WIDTH - LABEL_WIDTH - VALUE_WIDTH - 12))

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.bench import plot
 from tests.bench.fabric_tunnel import Life
 from tests.bench.gauges import PAYLOAD_BYTES, Reading
-from tests.bench.tunnels import Tunnel
+from tests.bench.tunnels import NO_CIPHER, Tunnel
 
 FIGURES, END_OF_FIGURES = "<!-- figures -->", "<!-- end of figures -->"
 
@@ -50,16 +50,17 @@ def write(
     rounds: int,
     *,
     segmentation: bool,
+    load: float,
 ) -> str:
     """Writes bench.json, bench.md and bench.svg into `directory`; returns the text of bench.md."""
     medians = {label: _medians(found) for label, found in readings.items() if found}
-    machine = _machine()
+    machine = _machine(load)
     text = "\n".join(
         [
             f"Measured {machine['date']} on {machine['processor']}, {machine['processors']} processors, "
             f"Linux {machine['kernel']}, Python {machine['python']}; medians of {rounds} interleaved rounds; "
             f"the cable {'takes' if segmentation else 'does not take'} UDP super-datagrams whole; "
-            f"one-minute load at the start {machine['load']:.1f}.",
+            f"load average when it began: {load:.1f}" + ("." if load < 1 else ": other work was running beside it."),
             "",
             *_table(tunnels, medians),
             "",
@@ -77,7 +78,9 @@ def write(
     }
     (directory / "bench.json").write_text(json.dumps(document, indent=1) + "\n")
     (directory / "bench.md").write_text(text)
-    (directory / "bench.svg").write_text(plot.draw(medians))
+    (directory / "bench.svg").write_text(
+        plot.draw(medians, {tunnel.label for tunnel in tunnels if tunnel.cipher == NO_CIPHER})
+    )
     return text
 
 
@@ -97,7 +100,7 @@ def _medians(readings: Sequence[Reading]) -> dict[str, float | None]:
     return medians
 
 
-def _machine() -> dict[str, str | int | float]:
+def _machine(load: float) -> dict[str, str | int | float]:
     cpu = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     names = {key.strip(): value.strip() for key, value in cpu.items()}
     return {
@@ -106,7 +109,7 @@ def _machine() -> dict[str, str | int | float]:
         "processors": os.cpu_count() or 1,
         "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
-        "load": os.getloadavg()[0],
+        "load": round(load, 1),
     }
 
 

@@ -26,6 +26,7 @@ from tests.bench.cable import DEVICE, INNER_LEFT, INNER_RIGHT, LEFT, OUTER_MTU, 
 INNER_MTU = 1400
 PORT = 5999
 TAP = "tap0"
+NO_CIPHER = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +201,8 @@ def _address(cable: Cable, device: str, *, mtu: int) -> str:
 
 
 COMPETITORS = (
-    Tunnel("raw veth", "none", (), _raise_veth),
-    Tunnel("kernel VXLAN", "none", ("ip",), _raise_vxlan),
+    Tunnel("raw veth", NO_CIPHER, (), _raise_veth),
+    Tunnel("kernel VXLAN", NO_CIPHER, ("ip",), _raise_vxlan),
     Tunnel("fastd", "salsa2012+umac", ("fastd",), _raise_fastd),
     Tunnel("tinc 1.0", "aes-256-cbc, sha256", ("tincd",), _raise_tinc),
     Tunnel("openvpn", "aes-256-gcm", ("openvpn",), _raise_openvpn),
