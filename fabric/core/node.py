@@ -97,13 +97,14 @@ class Node:
         self._peers: dict[str, Peer] = {}
         self._gates: dict[int, Peer] = {}
         self._open_gates: dict[str, int] = {}
+        self._deadlines: dict[str, Instant] = {}
         self._removed: set[str] = set()
         self._events: deque[Event] = deque()
         self._transmits: deque[Transmit] = deque()
         self._messages: deque[ToService] = deque()
         self.counters: Counter[str] = Counter()
         self._restore(records, now)
-        self._settle()
+        self._settle_all()
 
     @property
     def certificate(self) -> Certificate:
@@ -125,7 +126,6 @@ class Node:
                 case DatagramKind.STUN:
                     if self._reflexive.handle_datagram_untrusted(source, payload, now):
                         self._spread_candidates(moved=False, now=now)
-                        self._settle()
                 case _:
                     self.counters["unknown_datagram"] += 1
         except DecodeError:
@@ -160,19 +160,19 @@ class Node:
         self._interfaces, self._port = tuple(sorted(set(interfaces), key=lambda i: (i.version, i))), port
         self._reflexive.handle_moved(now)
         self._spread_candidates(moved=True, now=now)
-        self._settle()
+        self._settle_own()
 
     def handle_stun_servers(self, addresses: Sequence[Address], now: Instant) -> None:
         self._reflexive.handle_servers(addresses, now)
         self._reflexive.handle_timeout(now)
-        self._settle()
+        self._settle_own()
 
     # the service
 
     def handle_service_connected(self, tls_certificate: bytes, _now: Instant) -> None:
         """A channel is open over TLS with this certificate, which the shell has verified against the authority."""
         self._channel.handle_connected(tls_certificate)
-        self._settle()
+        self._settle_own()
 
     def handle_service_lost(self, now: Instant) -> None:
         was_up = self._channel.is_up
@@ -181,7 +181,7 @@ class Node:
         if was_up:
             for peer in list(self._peers.values()):
                 peer.handle_service(up=False, now=now)
-        self._settle()
+        self._settle_all()
 
     def handle_service_message(self, message: ToEndpoint, now: Instant) -> None:
         """What the service says is believed only as far as the two ends signed it."""
@@ -199,7 +199,7 @@ class Node:
                 self._handle_said_untrusted(accepted, now)
         except (DecodeError, AuthenticationError):
             self.counters["unauthentic_message"] += 1
-        self._settle()
+        self._settle_own()
 
     # the operator and the shell
 
@@ -215,7 +215,8 @@ class Node:
             self._admit(PeerRecord(name=peer, fingerprint=fingerprint), since_unix=0.0, now=now)
         elif known is not None and fingerprint is not None:
             known.set_fingerprint(fingerprint, now)
-        self._settle()
+            self._settle_peer(known)
+        self._settle_own()
 
     def remove(self, peer: str, now: Instant) -> bool:
         """Ends it at once on both sides and forgets all about the peer. False where there is no such peer."""
@@ -224,9 +225,10 @@ class Node:
             return False
         known.close(CloseReason.WITHDRAWN, now)
         self._take_from(known)
+        self._deadlines.pop(peer, None)
         self._close_gate(peer)
         self._withdraw(peer)
-        self._settle()
+        self._settle_own()
         return True
 
     def enable(self, peer: str, now: Instant) -> bool:
@@ -238,20 +240,22 @@ class Node:
     def ping(self, peer: str, token: int, now: Instant) -> bool:
         """Answered by a `Pong` with `token`; False where the peer is not connected."""
         known = self._peers.get(peer)
-        sent = known is not None and known.ping(token, now)
-        self._settle()
+        if known is None:
+            return False
+        sent = known.ping(token, now)
+        self._settle_peer(known)
         return sent
 
     def request_renewal(self, request: bytes, _now: Instant) -> None:
         """`request` is a PKCS#10 over the own key; the answer to `RenewalDue`."""
         self._channel.say(Renew(request))
-        self._settle()
+        self._settle_own()
 
     def replace_bundle(self, bundle: bytes, secrets: BundleSecrets, now: Instant) -> None:
         """Takes a new key bundle into use; the shell has made it durable. The answer to `BundleDue`."""
         self._credentials.replace_bundle(bundle, secrets, now)
         self._channel.say(PublishBundle(bundle))
-        self._settle()
+        self._settle_own()
 
     def handle_clock_set(self, offset: float, now: Instant) -> None:
         """The wall clock was set: every life that it measures is looked at again."""
@@ -259,30 +263,28 @@ class Node:
         self._credentials.handle_clock_set(now)
         for peer in self._peers.values():
             peer.handle_clock_set(by_s, now)
-        self._settle()
+        self._settle_all()
 
     def close(self, now: Instant) -> None:
         """The daemon stops: peers are told, so that they need not find out."""
         for peer in self._peers.values():
             peer.close(CloseReason.STOPPED, now)
-        self._settle()
+        self._settle_all()
 
     def handle_timeout(self, now: Instant) -> None:
         if self._reflexive.handle_timeout(now):
             self._spread_candidates(moved=False, now=now)
         self._credentials.handle_timeout(now, is_service_up=self._channel.is_up)
-        for peer in list(self._peers.values()):
-            due = peer.next_timeout()
-            if due is not None and due <= now:
-                peer.handle_timeout(now)
-        self._settle()
+        for name in [name for name, due in self._deadlines.items() if due <= now]:
+            self._peers[name].handle_timeout(now)
+            self._settle_peer(self._peers[name])
+        self._settle_own()
 
     # what the driver takes out
 
     def next_timeout(self) -> Instant | None:
-        nexts = [self._reflexive.next_timeout(), self._credentials.next_timeout()]
-        nexts += [peer.next_timeout() for peer in self._peers.values()]
-        return min((at for at in nexts if at is not None), default=None)
+        own = (self._reflexive.next_timeout(), self._credentials.next_timeout())
+        return min((at for at in (*own, *self._deadlines.values()) if at is not None), default=None)
 
     def poll_event(self) -> Event | None:
         return self._events.popleft() if self._events else None
@@ -311,6 +313,7 @@ class Node:
         peer.start(now)
         peer.handle_local(self._candidates(), self._networks(), moved=False, now=now)
         peer.handle_service(up=self._channel.is_up, now=now)
+        self._settle_peer(peer)
 
     def _handle_gated_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
         gated = decode_gated(payload)
@@ -327,12 +330,8 @@ class Node:
         match message:
             case Welcome():
                 self._handle_welcome(message, now)
-            case Introduction(peer=name) if name in self._peers:
-                self._peers[name].handle_introduction_untrusted(message, now)
-            case Withdrawn(peer=name) if name in self._peers:
-                self._peers[name].handle_withdrawn(now)
-            case DeliverOffer(sender=name, envelope=envelope) if name in self._peers:
-                self._peers[name].handle_envelope_untrusted(envelope, now)
+            case Introduction(peer=name) | Withdrawn(peer=name) | DeliverOffer(sender=name) if name in self._peers:
+                self._handle_said_of_untrusted(self._peers[name], message, now)
             case Revocations(crl=crl):
                 self._handle_revocations_untrusted(crl, now)
             case Renewed(certificate=certificate):
@@ -343,6 +342,20 @@ class Node:
                 self._handle_noted(name)
             case _:
                 self.counters["unexpected_message"] += 1
+
+    def _handle_said_of_untrusted(
+        self, peer: Peer, message: Introduction | Withdrawn | DeliverOffer, now: Instant
+    ) -> None:
+        try:
+            match message:
+                case Introduction():
+                    peer.handle_introduction_untrusted(message, now)
+                case Withdrawn():
+                    peer.handle_withdrawn(now)
+                case DeliverOffer(envelope=envelope):
+                    peer.handle_envelope_untrusted(envelope, now)
+        finally:
+            self._settle_peer(peer)
 
     def _handle_welcome(self, welcome: Welcome, now: Instant) -> None:
         if math.isfinite(welcome.unix_time):
@@ -358,6 +371,7 @@ class Node:
             self._withdraw(name)
         for peer in list(self._peers.values()):
             peer.handle_service(up=True, now=now)
+        self._settle_all()
         self._handle_revocations_untrusted(welcome.revocations, now)
 
     def _handle_revocations_untrusted(self, crl: bytes, now: Instant) -> None:
@@ -366,18 +380,21 @@ class Node:
         self._events.append(RevocationsReplaced(crl))
         for peer in self._peers.values():
             peer.handle_trust_changed(now)
+        self._settle_all()
 
     def _handle_renewed_untrusted(self, certificate: bytes, now: Instant) -> None:
         if self._credentials.handle_renewed_untrusted(certificate, now):
             for peer in self._peers.values():
                 peer.handle_own_certificate(now)
+            self._settle_all()
 
     def _set_enabled(self, peer: str, *, enabled: bool, now: Instant) -> bool:
         known = self._peers.get(peer)
-        if known is not None:
-            known.set_enabled(enabled, now)
-        self._settle()
-        return known is not None
+        if known is None:
+            return False
+        known.set_enabled(enabled, now)
+        self._settle_peer(known)
+        return True
 
     def _withdraw(self, peer: str) -> None:
         """A mark stays on stable storage, and the service is told at every meeting, until it has noted it."""
@@ -406,6 +423,7 @@ class Node:
     def _spread_candidates(self, *, moved: bool, now: Instant) -> None:
         for peer in self._peers.values():
             peer.handle_local(self._candidates(), self._networks(), moved=moved, now=now)
+        self._settle_all()
 
     def _allocate_index(self) -> int:
         """Returns a random index (so that nothing can be told from it) that no session of this node uses."""
@@ -437,7 +455,8 @@ class Node:
             if other.name != certificate.name and not set(certificate.addresses).isdisjoint(other.addresses):
                 raise CertificateError(f"{certificate.name} claims an address of {other.name}")
 
-    def _settle(self) -> None:
+    def _settle_all(self) -> None:
+        """After what concerns every peer; all else settles only whom it concerns, for a node may have thousands."""
         self._settle_own()
         for peer in self._peers.values():
             self._settle_peer(peer)
@@ -449,6 +468,11 @@ class Node:
 
     def _settle_peer(self, peer: Peer) -> None:
         self._take_from(peer)
+        due = peer.next_timeout()
+        if due is not None:
+            self._deadlines[peer.name] = due
+        else:
+            self._deadlines.pop(peer.name, None)
         index, was = peer.gate_index, self._open_gates.get(peer.name)
         if index != was:
             self._close_gate(peer.name)
