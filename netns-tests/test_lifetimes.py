@@ -25,7 +25,7 @@ from fabric.lab.overlay import await_connected, await_reach, connect, describe
 from fabric.lab.product import until
 from fabric.lab.traffic import Pings
 
-BACK_WITHIN_S = 15.0
+BACK_WITHIN_S = 10.0
 IDLE_S = 65.0
 SHORT_MAPPING_S = 30
 SUSPENDED_S = 40.0

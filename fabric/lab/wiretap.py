@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,14 +37,26 @@ class Wiretap:
     def __init__(self, lab: Lab, site: Site) -> None:
         self.frames: list[bytes] = []
         self._socket = lab.internet.inside(lambda: _listen(site.upstream_device))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._record)
 
     def __enter__(self) -> Wiretap:
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._socket, suppress(BlockingIOError):
-            while True:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _record(self) -> None:
+        """Takes what there is, until told to stop and nothing is left."""
+        while True:
+            try:
                 self.frames.append(self._socket.recv(65_535))
+            except TimeoutError:
+                if self._stop.is_set():
+                    return
 
     def heard(self, words: bytes) -> bool:
         return any(words in frame for frame in self.frames)
@@ -58,7 +71,7 @@ def _listen(device: str) -> socket.socket:
     made.bind((device, ETHERTYPE_ALL))
     with suppress(OSError):  # inside a user namespace the default has to do
         made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-    made.setblocking(False)
+    made.settimeout(0.05)
     return made
 
 
