@@ -198,6 +198,7 @@ class ServiceLink:
     async def _talk(self, nursery: trio.Nursery, socket: WebSocketConnection, certificate: bytes) -> None:
         self._outbox, waiting = trio.open_memory_channel[ToService](QUEUED_MESSAGES)
         self._accepted = trio.Event()
+        self._doubtful = trio.Event()
         self._opened = trio.current_time()
         nursery.start_soon(_write, socket, waiting)
         nursery.start_soon(self._watch_proof)
@@ -216,11 +217,13 @@ class ServiceLink:
     async def _watch_silence(self, socket: WebSocketConnection) -> None:
         """Fails with `TooSlowError` when a sign of life stays out; asks at once when the own addresses changed."""
         while True:
-            self._doubtful = trio.Event()
             with trio.move_on_after(self._patience.silence_s):
                 await self._doubtful.wait()
             answer_s = self._patience.silence_s / 2
-            with trio.fail_after(min(answer_s, DOUBT_S) if self._doubtful.is_set() else answer_s):
+            if self._doubtful.is_set():
+                answer_s = min(answer_s, DOUBT_S)
+                self._doubtful = trio.Event()
+            with trio.fail_after(answer_s):
                 await socket.ping()
 
 

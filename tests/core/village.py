@@ -11,7 +11,7 @@ import ipaddress
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from fabric.core.events import Event, StoreRecord
@@ -149,7 +149,8 @@ class Village:
 
     def settle(self, house: House) -> None:
         """The driver's rule: events, then transmits and messages, then what the lane has to send."""
-        for event in drain(house.node.poll_event):
+        events: Iterator[Event] = drain(house.node.poll_event)
+        for event in events:
             house.told.append(event)
             if isinstance(event, StoreRecord):
                 house.records[event.record.name] = event.record
