@@ -1,9 +1,49 @@
-"""Why a peer is in the state that it is in: one sentence for a person."""
+"""What there is to see of a peer: its state, why it is in it (one sentence for a person), and the figures."""
 
 from __future__ import annotations
 
-from fabric.core.path import BEST_RANK, PathAgent
-from fabric.core.status import PeerState
+from fabric.core.acquaintance import Acquaintance
+from fabric.core.keying import Keying
+from fabric.core.path import BEST_RANK, PathAgent, payload_limit
+from fabric.core.status import PathStatus, PeerState, PeerStatus
+from fabric.dataplane.contract import PeerCounters
+
+
+def state_of(papers: Acquaintance, keying: Keying, paths: PathAgent) -> PeerState:
+    if not papers.record.enabled:
+        return PeerState.DISABLED
+    if keying.live is not None and paths.primary is not None:
+        return PeerState.CONNECTED
+    if papers.certificate is None or papers.void:
+        return PeerState.PENDING
+    return PeerState.INTRODUCED if papers.offer is None else PeerState.CONNECTING
+
+
+def describe(
+    papers: Acquaintance,
+    keying: Keying,
+    paths: PathAgent,
+    counters: PeerCounters,
+    *,
+    why: str,
+    last_seen_s: float | None,
+    path_mtu: int,
+) -> PeerStatus:
+    state, certificate, live = state_of(papers, keying, paths), papers.certificate, keying.live
+    return PeerStatus(
+        name=papers.name,
+        state=state,
+        why=why,
+        path=_path_status(paths, path_mtu) if state is PeerState.CONNECTED else None,
+        cipher=live.suite.label if live is not None else None,
+        addresses=tuple(str(a) for a in certificate.addresses) if certificate is not None else (),
+        mac=certificate.mac.hex(":") if certificate is not None else None,
+        verified=papers.record.fingerprint is not None,
+        last_seen_s=last_seen_s,
+        rx_bytes=counters.rx_bytes,
+        tx_bytes=counters.tx_bytes,
+        drops={drop.value: count for drop, count in counters.drops.items() if count},
+    )
 
 
 def explain(state: PeerState, name: str, paths: PathAgent, *, is_service_up: bool) -> str:
@@ -40,3 +80,10 @@ def _why_this_path(paths: PathAgent) -> str:
     if primary is None:
         return "the path was lost just now"
     return "on the same local network" if primary.rank == BEST_RANK else "directly over UDP"
+
+
+def _path_status(paths: PathAgent, path_mtu: int) -> PathStatus | None:
+    primary = paths.primary
+    if primary is None:
+        return None
+    return PathStatus(primary.kind, primary.address, primary.rtt_s, payload_limit(primary.address, path_mtu))

@@ -20,7 +20,7 @@ from fabric.identity.bundle import KeyBundle, open_bundle
 from fabric.identity.certificate import Certificate, decode_certificate
 from fabric.identity.envelope import open_envelope, peek_envelope, seal_envelope
 from fabric.identity.intent import Intent, open_intent, sign_intent
-from fabric.wire.address import Address, Candidate
+from fabric.wire.address import Address, Candidate, CandidateKind
 from fabric.wire.envelope import EnvelopeKind
 from fabric.wire.offer import Offer, decode_offer, encode_offer
 from fabric.wire.rendezvous import Introduction, SendOffer, StateIntent
@@ -74,6 +74,15 @@ class Acquaintance:
             return NEVER
         ends = self._calendar.instant(self.certificate.not_after)
         return ends if self.intent is None else min(ends, self._calendar.instant(self.intent.expires))
+
+    def candidates(self) -> list[Candidate]:
+        """Where the peer may be: what it last offered, and where it was last seen."""
+        known = list(self.offer.candidates) if self.offer is not None else []
+        if self.record.last_address is not None:
+            last = Candidate(CandidateKind.PEER_REFLEXIVE, Address(*self.record.last_address))
+            if last.address not in {candidate.address for candidate in known}:
+                known.append(last)
+        return known
 
     def judge(self, now: Instant) -> None:
         """Looks at the papers again, for time has passed, the clock was set, or a revocation has come.

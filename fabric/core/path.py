@@ -61,6 +61,9 @@ _PRIVATE = tuple(
 _CLASS_E = ipaddress.ip_network("240.0.0.0/4")
 """Not to be sent to, the limited broadcast 255.255.255.255 in it (RFC 1122 section 3.2.1.3)."""
 
+IPV4_UDP_BYTES = 28
+IPV6_UDP_BYTES = 48
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeDue:
@@ -378,3 +381,8 @@ def _is_better(path: Path, primary: Path) -> bool:
     if path.rtt_s is None or primary.rtt_s is None or path.replies < 3:
         return False
     return path.rtt_s < 0.7 * primary.rtt_s and path.rtt_s < primary.rtt_s - 0.005
+
+
+def payload_limit(to: Address, path_mtu: int) -> int:
+    """Returns the longest UDP payload whose packet fits `path_mtu` bytes: RFC 768 in RFC 791 or in RFC 8200."""
+    return path_mtu - (IPV6_UDP_BYTES if to.is_ipv6 else IPV4_UDP_BYTES)

@@ -14,21 +14,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from fabric.core.account import explain
+from fabric.core.account import describe, explain, state_of
 from fabric.core.acquaintance import Acquaintance
 from fabric.core.events import Event, PathChanged, PeerChanged, Pong, StoreRecord
 from fabric.core.gateway import Gateway
 from fabric.core.keying import AttemptFailed, BecameLive, CallDue, Keying, Met, SessionEnded
 from fabric.core.machine import NEVER, Instant, Transmit, drain
 from fabric.core.offer_inbox import OfferInbox
-from fabric.core.path import Network, PathAgent, ProbeDue
+from fabric.core.path import Network, PathAgent, ProbeDue, payload_limit
 from fabric.core.petition import Due, Petition
 from fabric.core.records import PeerRecord
-from fabric.core.status import PathStatus, PeerState, PeerStatus
+from fabric.core.status import PeerState, PeerStatus
 from fabric.core.surroundings import Surroundings
 from fabric.dataplane.contract import Control, Traffic
 from fabric.errors import CertificateError
-from fabric.wire.address import Address, Candidate, CandidateKind
+from fabric.wire.address import Address, Candidate
 from fabric.wire.datagram import Gated
 from fabric.wire.path import (
     Call,
@@ -44,8 +44,6 @@ from fabric.wire.path import (
 from fabric.wire.rendezvous import Introduction, ToService, WithdrawIntent
 
 MAX_PINGS = 64
-IPV4_UDP_BYTES = 28
-IPV6_UDP_BYTES = 48
 
 
 class Peer:
@@ -96,7 +94,7 @@ class Peer:
         """Takes up a peer that was known before, with no help from the service."""
         self._judge(now)
         if not self.papers.void and self.papers.record.enabled and self.papers.offer is not None:
-            self._paths.handle_candidates(self._known_candidates(), now)
+            self._paths.handle_candidates(self.papers.candidates(), now)
         self._settle(now)
 
     def handle_local(
@@ -137,7 +135,7 @@ class Peer:
             raise
         self._trouble = ""
         if self.papers.offer is not None and self._keying.live is None:
-            self._paths.handle_candidates(self._known_candidates(), now)
+            self._paths.handle_candidates(self.papers.candidates(), now)
         self._offer_if_lost(now)
         self._settle(now)
 
@@ -310,31 +308,18 @@ class Peer:
 
     @property
     def state(self) -> PeerState:
-        if not self.papers.record.enabled:
-            return PeerState.DISABLED
-        if self._keying.live is not None and self._paths.primary is not None:
-            return PeerState.CONNECTED
-        if self.papers.certificate is None or self.papers.void:
-            return PeerState.PENDING
-        return PeerState.INTRODUCED if self.papers.offer is None else PeerState.CONNECTING
+        return state_of(self.papers, self._keying, self._paths)
 
     def status(self, now: Instant) -> PeerStatus:
-        counters = self._lane.counters(self.name)
-        live, certificate = self._keying.live, self.papers.certificate
-        state = self.state
-        return PeerStatus(
-            name=self.name,
-            state=state,
-            why=self._why(state),
-            path=self._path_status(),
-            cipher=live.suite.label if live is not None else None,
-            addresses=tuple(str(a) for a in certificate.addresses) if certificate is not None else (),
-            mac=certificate.mac.hex(":") if certificate is not None else None,
-            verified=self.papers.record.fingerprint is not None,
+        """What there is to see; `last_seen_s` counts from the last record that opened."""
+        return describe(
+            self.papers,
+            self._keying,
+            self._paths,
+            self._lane.counters(self.name),
+            why=self._why(self.state),
             last_seen_s=now - self._last_seen if self._last_seen is not None else None,
-            rx_bytes=counters.rx_bytes,
-            tx_bytes=counters.tx_bytes,
-            drops={drop.value: count for drop, count in counters.drops.items() if count},
+            path_mtu=self._around.settings.path_mtu,
         )
 
     # handshakes and sessions
@@ -375,7 +360,7 @@ class Peer:
             self._paths.pause()
         elif was_void and not self.papers.void:
             self._trouble = ""
-            self._paths.handle_candidates(self._known_candidates(), now)
+            self._paths.handle_candidates(self.papers.candidates(), now)
         if certificate is not None and self._around.identity.trust.is_revoked(certificate):
             self.papers.forget_introduction()
 
@@ -422,15 +407,6 @@ class Peer:
 
     # paths
 
-    def _known_candidates(self) -> list[Candidate]:
-        record, offer = self.papers.record, self.papers.offer
-        known = list(offer.candidates) if offer is not None else []
-        if record.last_address is not None:
-            last = Candidate(CandidateKind.PEER_REFLEXIVE, Address(*record.last_address))
-            if last.address not in {candidate.address for candidate in known}:
-                known.append(last)
-        return known
-
     def _handle_reply(self, token: bytes, source: Address, now: Instant) -> None:
         rtt_s = self._paths.handle_reply(token, source, now)
         ping = self._pings.pop(token, None)
@@ -460,10 +436,7 @@ class Peer:
         self.papers.remember_address(to)
 
     def _steer(self, to: Address) -> None:
-        self._lane.steer(self.name, to, self._payload_limit(to))
-
-    def _payload_limit(self, to: Address) -> int:
-        return self._around.settings.path_mtu - (IPV6_UDP_BYTES if to.is_ipv6 else IPV4_UDP_BYTES)
+        self._lane.steer(self.name, to, payload_limit(to, self._around.settings.path_mtu))
 
     # intents and offers
 
@@ -483,7 +456,7 @@ class Peer:
         if incoming is None:
             return
         self.papers.accept_offer(incoming)
-        self._paths.handle_candidates(self._known_candidates(), now)
+        self._paths.handle_candidates(self.papers.candidates(), now)
         if incoming.by_service and incoming.offer.reply_wanted:
             # Whoever asks through the service has no session any more, whatever we still believe.
             self._keying.doubt()
@@ -574,9 +547,3 @@ class Peer:
     def _why(self, state: PeerState) -> str:
         trouble = "" if state is PeerState.CONNECTED else self._trouble
         return trouble or explain(state, self.name, self._paths, is_service_up=self._service_up)
-
-    def _path_status(self) -> PathStatus | None:
-        primary = self._paths.primary
-        if primary is None or self.state is not PeerState.CONNECTED:
-            return None
-        return PathStatus(primary.kind, primary.address, primary.rtt_s, self._payload_limit(primary.address))
