@@ -276,8 +276,12 @@ class Node:
             self._spread_candidates(moved=False, now=now)
         self._credentials.handle_timeout(now, is_service_up=self._channel.is_up)
         for name in [name for name, due in self._deadlines.items() if due <= now]:
-            self._peers[name].handle_timeout(now)
-            self._settle_peer(self._peers[name])
+            peer = self._peers[name]
+            had_path = peer.has_path
+            peer.handle_timeout(now)
+            if had_path and not peer.has_path:
+                self._reflexive.doubt(now)  # a router that began anew loses paths, and gives other addresses
+            self._settle_peer(peer)
         self._settle_own()
 
     # what the driver takes out

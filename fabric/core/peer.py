@@ -85,6 +85,10 @@ class Peer:
         """Where the own gate for this peer is open, its index."""
         return self.papers.record.gate_index if self.papers.gate_in else None
 
+    @property
+    def has_path(self) -> bool:
+        return self._paths.primary is not None
+
     def holds(self, local_index: int) -> bool:
         return self._keying.holds(local_index)
 

@@ -44,11 +44,6 @@ class Reflexive:
         """What the servers saw, each once, in the order of the servers."""
         return tuple(dict.fromkeys(q.reflexive for q in self._queries.values() if q.reflexive is not None))
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether every server has answered, or had its chance to."""
-        return all(q.reflexive is not None or q.tries > 2 for q in self._queries.values())
-
     def handle_servers(self, servers: Sequence[Address], now: Instant) -> None:
         self._queries = {s: self._queries.get(s) or _Query(s, now) for s in servers[:MAX_SERVERS]}
 
@@ -60,9 +55,11 @@ class Reflexive:
             query.next_at = now
 
     def doubt(self, now: Instant) -> None:
-        """What the servers saw may no longer be so: those that have answered are asked again at once."""
+        """What the servers saw may no longer be so, or who was silent may be back: whoever isn't being asked just now
+        is asked at once."""
         for query in self._queries.values():
-            if query.reflexive is not None and query.transaction is None:
+            if query.transaction is None or query.tries > len(RETRIES_S):
+                query.tries = 0
                 query.next_at = now
 
     def handle_datagram_untrusted(self, source: Address, payload: bytes, now: Instant) -> bool:
