@@ -22,6 +22,7 @@ _SHARED = (
     "fabric.shell.log",
     "fabric.shell.notify",
     "fabric.shell.program",
+    "fabric.shell.settings_file",
     "fabric.shell.udp",
 )
 """What the service's shell takes from the endpoint's."""

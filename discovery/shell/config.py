@@ -10,17 +10,17 @@ good (network, overlay) is not here but in the store.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated
 
 import msgspec
 
 from discovery.core.settings import DAY_S
 from fabric.errors import ConfigurationError
 from fabric.identity.service_certificate import canonical_host
+from fabric.shell.settings_file import load_settings
 
 DEFAULT_STATE = Path("/var/lib/discovery")
 STATE_VARIABLE = "DISCOVERY_STATE"
@@ -73,13 +73,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def load_config(state: Path, environment: Mapping[str, str], options: Mapping[str, object] | None = None) -> Config:
     """Returns the configuration of the service that keeps its state in `state`. Raises `ConfigurationError`."""
-    path = state / CONFIG_FILE
-    settings = _read_file(path)
-    _convert(settings, str(path))  # so that a mistake is blamed on the file that it is in
-    settings |= _from_environment(environment)
-    _convert(settings, "the environment")
-    settings |= {key: value for key, value in (options or {}).items() if value is not None}
-    config = _convert(settings, "the command line")
+    config = load_settings(Config, state / CONFIG_FILE, environment, PREFIX, options)
     for text in (*config.addresses, *config.stun):
         split_address(text, 1)
     for text in config.listen:
@@ -138,39 +132,3 @@ def ip_or_none(text: str) -> str | None:
 def _check_ip(text: str) -> None:
     if ip_or_none(text) is None:
         raise ConfigurationError(f'listen: "{text}" is no IP address')
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is no TOML: {error}") from None
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for field in msgspec.structs.fields(Config):
-        text = environment.get(PREFIX + field.name.upper())
-        if text is not None:
-            is_list = get_origin(field.type) is tuple
-            settings[field.name] = [part for part in text.split(",") if part] if is_list else text
-    return settings
-
-
-def _convert(settings: Mapping[str, Any], origin: str) -> Config:
-    try:
-        return msgspec.convert(settings, Config, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{origin}: {_explain(str(error), settings)}") from None
-
-
-def _explain(complaint: str, settings: Mapping[str, Any]) -> str:
-    """Returns msgspec's complaint in the words of the file: `$.port` is a line of it."""
-    if "unknown field" in complaint:
-        known = {field.name for field in msgspec.structs.fields(Config)}
-        strange = sorted(set(settings) - known)
-        return f'there is no setting "{strange[0]}"; known are {", ".join(sorted(known))}'
-    said, _, where = complaint.partition(" - at `$.")
-    return f"{where.rstrip('`').partition('[')[0]}: {said[0].lower()}{said[1:]}"

@@ -9,14 +9,13 @@ The environment wins over the file, and options of the command line over both.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Literal
 
 import msgspec
 
-from fabric.errors import ConfigurationError
+from fabric.shell.settings_file import load_settings
 
 DEFAULT_STATE = Path("/var/lib/fabric")
 STATE_VARIABLE = "FABRIC_STATE"
@@ -64,51 +63,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def load_config(state: Path, environment: Mapping[str, str], options: Mapping[str, object] | None = None) -> Config:
     """Returns the configuration of the daemon that keeps its state in `state`. Raises `ConfigurationError`."""
-    path = state / "config.toml"
-    settings = _read_file(path)
-    _convert(settings, str(path))  # so that a mistake is blamed on the file that it is in
-    settings |= _from_environment(environment)
-    _convert(settings, "the environment")
-    settings |= {key: value for key, value in (options or {}).items() if value is not None}
-    return _convert(settings, "the command line")
+    return load_settings(Config, state / "config.toml", environment, PREFIX, options)
 
 
 def control_path(state: Path, config: Config) -> Path:
     """Returns where the daemon listens to commands."""
     return Path(config.control_socket) if config.control_socket else state / "control.sock"
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is no TOML: {error}") from None
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for field in msgspec.structs.fields(Config):
-        text = environment.get(PREFIX + field.name.upper())
-        if text is not None:
-            is_list = get_origin(field.type) is tuple
-            settings[field.name] = [part for part in text.split(",") if part] if is_list else text
-    return settings
-
-
-def _convert(settings: Mapping[str, Any], origin: str) -> Config:
-    try:
-        return msgspec.convert(settings, Config, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{origin}: {_explain(str(error), settings)}") from None
-
-
-def _explain(complaint: str, settings: Mapping[str, Any]) -> str:
-    """Returns msgspec's complaint in the words of the file: `$.port` is a line of it."""
-    if "unknown field" in complaint:
-        known = {field.name for field in msgspec.structs.fields(Config)}
-        strange = sorted(set(settings) - known)
-        return f'there is no setting "{strange[0]}"; known are {", ".join(sorted(known))}'
-    said, _, where = complaint.partition(" - at `$.")
-    return f"{where.rstrip('`').partition('[')[0]}: {said[0].lower()}{said[1:]}"
