@@ -5,6 +5,7 @@
 # make netns    the namespace tests alone; ARGS="-k lan" picks some
 # make bench    measure beside other tunnels; ARGS=--quick for a short run
 # make install  put the programs under $(PREFIX) and the units under $(UNITS) (root)
+# make install-units   the second half of it alone: links, units, users, directories
 # make clean    remove what the others made
 
 SHELL := /bin/bash
@@ -27,7 +28,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 # Namespaces are made as root, or by any user inside a user namespace of its own.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,env FABRIC_LAB_UNSHARED=1 unshare -Urnm -- sh -c 'PATH="$$PATH:/usr/sbin:/sbin"; ip link set lo up; exec "$$@"' --)
 
-.PHONY: setup demo check test netns bench install clean lint types unit help
+.PHONY: setup demo check test netns bench install install-programs install-units clean lint types unit help
 
 setup: $(VENV)/.ready
 
@@ -76,15 +77,26 @@ bench: setup
 # A virtual environment of its own, so that the tree may move or go; links where the units look; nothing is started.
 install:
 	@[ "$$(id -u)" -eq 0 ] || { echo "make install needs root: sudo make install" >&2; exit 1; }
-	@.ci/system-packages install
-	@[ -x $(PREFIX)/bin/python ] || $(PYTHON) -m venv $(PREFIX)
+	@PATH="/usr/bin:$$PATH" .ci/system-packages install
+	@$(MAKE) install-programs
+	@$(MAKE) install-units
+	@echo "installed: fabric, fabricd and discoveryd in /usr/local/bin; units in $(UNITS); nothing is started yet"
+
+# The units hide the homes (ProtectHome) and with them an interpreter that lies in one: the system's own comes first.
+install-programs:
+	@[ -x $(PREFIX)/bin/python ] || PATH="/usr/bin:$$PATH" $(PYTHON) -m venv $(PREFIX)
+	@case "$$(readlink -f $(PREFIX)/bin/python)" in /root/* | /home/* | /run/user/*) \
+		echo "$(PREFIX)/bin/python lies in a home, where no unit may see it: rm -r $(PREFIX)," \
+			"then make install PYTHON=/usr/bin/python3.11" >&2; exit 1;; esac
 	@source=$$(mktemp -d); trap 'rm -rf "$$source"' EXIT; \
 		cp -R fabric discovery pyproject.toml README.md LICENSE requirements.txt requirements-dev.txt "$$source"; \
 		pip="$(PREFIX)/bin/python -m pip --disable-pip-version-check --no-input -qq"; \
 		$$pip install -r requirements.txt $$(grep '^setuptools==' requirements-dev.txt); \
 		$$pip install --no-build-isolation --no-deps --force-reinstall "$$source"
+
+install-units:
+	@install -d /usr/local/bin $(UNITS) /etc/sysusers.d /etc/tmpfiles.d /etc/systemd/system-preset
 	@for program in fabric fabricd discoveryd; do ln -sf $(PREFIX)/bin/$$program /usr/local/bin/$$program; done
-	@install -d $(UNITS) /etc/sysusers.d /etc/tmpfiles.d /etc/systemd/system-preset
 	@install -m 0644 systemd/fabricd.service systemd/discoveryd.service $(UNITS)/
 	@install -m 0644 systemd/sysusers.conf /etc/sysusers.d/fabric.conf
 	@install -m 0644 systemd/tmpfiles.conf /etc/tmpfiles.d/fabric.conf
@@ -92,7 +104,6 @@ install:
 	@systemd-sysusers /etc/sysusers.d/fabric.conf
 	@systemd-tmpfiles --create /etc/tmpfiles.d/fabric.conf
 	@[ ! -d /run/systemd/system ] || systemctl daemon-reload
-	@echo "installed: fabric, fabricd and discoveryd in /usr/local/bin; units in $(UNITS); nothing is started yet"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
