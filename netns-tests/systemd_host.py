@@ -23,29 +23,36 @@ from fabric.lab.product import until
 from fabric.lab.program import Finished, Program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SYSTEMD = next((path for path in map(Path, ("/lib/systemd/systemd", "/usr/lib/systemd/systemd")) if path.exists()), None)
-HIDDEN = ("/root/", "/home/")
-"""What `ProtectHome=yes` takes from a service."""
+SYSTEMD = next(
+    (path for path in map(Path, ("/lib/systemd/systemd", "/usr/lib/systemd/systemd")) if path.exists()), None
+)
+HOMES = ("/root/", "/home/")
+"""What `ProtectHome=yes` hides from a service."""
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_WITHIN_S = 30.0
-PREFIX = "/opt/fabric"
 
-# process 1 does not hear SIGTERM: who is asked to end kills it, and takes its control groups away.
+# Process 1 does not hear SIGTERM: what is asked to end kills it, waits for the rest and takes the control groups away.
 KEEPER = """
-mount -t tmpfs tmpfs "$ROOT" && mkdir "$ROOT/cgroup" "$ROOT/root" "$ROOT/upper" "$ROOT/work"
+mount -t tmpfs tmpfs "$ROOT"
+mkdir "$ROOT/cgroup" "$ROOT/root" "$ROOT/upper" "$ROOT/work"
 mount -t cgroup2 cgroup2 "$ROOT/cgroup"
-mkdir "$ROOT/cgroup/$GROUP"
+group="$ROOT/cgroup/$GROUP"
+mkdir "$group"
 (
-    echo 0 >"$ROOT/cgroup/$GROUP/cgroup.procs"
+    echo 0 >"$group/cgroup.procs"
     exec unshare --fork --kill-child --pid --mount --cgroup --uts --ipc sh -euc "$HOST"
 ) &
 child=$!
 trap 'kill -KILL $child' TERM INT
 wait $child || true
+trap '' TERM INT
 wait $child || true
-for _ in 1 2 3 4 5 6 7 8 9 10; do
-    find "$ROOT/cgroup/$GROUP" -depth -type d -exec rmdir {} + && break
+tries=0
+while grep -q 'populated 1' "$group/cgroup.events" && [ $tries -lt 50 ]; do
+    tries=$((tries + 1))
     sleep 0.1
 done
+find "$group" -depth -type d -exec rmdir {} +
 """
 
 # /sys and /proc/sys are read-only but for the network's, as in any container: nothing of the kernel that this machine
@@ -82,16 +89,23 @@ echo "$NAME" >etc/hostname
 cat /proc/sys/kernel/random/uuid | tr -d - >etc/machine-id
 mount --bind "$REPOSITORY" run/source
 mount --bind "$PACKAGES" run/packages
+mount -o remount,bind,ro run/source
+mount -o remount,bind,ro run/packages
 ln -s "$INTERPRETER" opt/fabric/bin/python
 printf 'home = %s\ninclude-system-site-packages = false\n' "${INTERPRETER%/*}" >opt/fabric/pyvenv.cfg
-cp -R run/source/fabric run/source/discovery "opt/fabric/$SITE/"
+cp -R --preserve=timestamps run/source/fabric run/source/discovery "opt/fabric/$SITE/"
 echo /run/packages >"opt/fabric/$SITE/packages.pth"
 for each in fabric fabricd discoveryd; do
     sed "1s,.*,#!/opt/fabric/bin/python," "$BIN/$each" >"opt/fabric/bin/$each"
     chmod 0755 "opt/fabric/bin/$each"
 done
-exec chroot . /usr/bin/env -i container=other PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    "$SYSTEMD" --system --unit=basic.target --show-status=no
+mkdir run/outside
+pivot_root . run/outside
+cd /
+umount -l /run/outside
+rmdir /run/outside
+mount --make-rshared / # which systemd leaves to whoever starts it in a container, and credentials need
+exec env -i container=other "PATH=$SEARCH_PATH" "$SYSTEMD" --system --unit=basic.target --show-status=no
 """
 
 
@@ -107,7 +121,7 @@ def why_not() -> str | None:
     if "overlay" not in Path("/proc/filesystems").read_text():
         return "the kernel has no overlay file system: modprobe overlay"
     if _interpreter() is None:
-        return f"there is no Python {sys.version_info.major}.{sys.version_info.minor} outside of {' and '.join(HIDDEN)}"
+        return f"there is no Python {sys.version_info.major}.{sys.version_info.minor} outside of {' and '.join(HOMES)}"
     return None
 
 
@@ -116,11 +130,11 @@ def _interpreter() -> Path | None:
     program = f"python{sys.version_info.major}.{sys.version_info.minor}"
     places = [Path(sys.base_prefix, "bin"), Path("/usr/local/bin"), Path("/usr/bin")]
     found = [(place / program).resolve() for place in places if (place / program).exists()]
-    return next((path for path in found if not str(path).startswith(HIDDEN)), None)
+    return next((path for path in found if not str(path).startswith(HOMES)), None)
 
 
 class SystemdHost:
-    """Boots on `host`; the constructor returns when process 1 takes orders. LabError if it doesn't get there."""
+    """Boots on `host`: begins with the constructor, goes on until `await_booted` returns."""
 
     def __init__(self, lab: Lab, host: Host) -> None:
         self.host = host
@@ -139,6 +153,7 @@ class SystemdHost:
             "GROUP": f"{lab.prefix}{self.host.name}",
             "HOST": HOST,
             "SYSTEMD": str(SYSTEMD),
+            "SEARCH_PATH": SEARCH_PATH,
             "REPOSITORY": str(REPOSITORY),
             "PACKAGES": sysconfig.get_path("purelib"),
             "BIN": str(Path(sys.executable).parent),
@@ -147,12 +162,15 @@ class SystemdHost:
         }
 
     def await_booted(self) -> None:
-        """Returns when process 1 has reached its target and takes orders."""
-        until(self._is_booted, f"{self.host.name} boots:\n{self.keeper.output()}", BOOT_WITHIN_S)
+        """Returns when process 1 has reached its target and takes orders. LabError if it doesn't get there."""
+        try:
+            until(self._is_booted, "systemd boots", BOOT_WITHIN_S)
+        except LabError as error:
+            raise LabError(f"{self.host.name}: {error}\n{self.keeper.output()}") from None
 
     def _is_booted(self) -> bool:
         if not self.keeper.running:
-            raise LabError(f"{self.host.name} does not boot:\n{self.keeper.output()}")
+            raise LabError("ended before it had booted")
         return self._find_first() is not None and self.run("systemctl", "is-active", "basic.target").code == 0
 
     def _find_first(self) -> int | None:
@@ -162,12 +180,18 @@ class SystemdHost:
             self._first = next(inside, None)
         return self._first
 
+    def power_off(self) -> None:
+        """Pulls the plug. LabError, with what was said, if a control group is left."""
+        if self.keeper.terminate() != 0:
+            raise LabError(f"{self.host.name} did not end cleanly:\n{self.keeper.output()}")
+
     def run(self, *arguments: str, timeout_s: float = 20.0) -> Finished:
         """Runs a program on the host, as root, to its end."""
         if self._first is None:
             raise LabError(f"{self.host.name} is not booted")
-        enter = ("nsenter", f"--target={self._first}", "--mount", "--pid", "--cgroup", "--uts", "--ipc", "--root", "--wd")
-        clean = ("env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8")
+        namespaces = ("--mount", "--pid", "--cgroup", "--uts", "--ipc", "--root", "--wd")
+        enter = ("nsenter", f"--target={self._first}", *namespaces)
+        clean = ("env", "-i", f"PATH={SEARCH_PATH}", "LANG=C.UTF-8")
         return self.host.run(*enter, "--", *clean, *arguments, timeout_s=timeout_s)
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
@@ -175,10 +199,13 @@ class SystemdHost:
         shown = self.run("systemctl", "show", unit, f"--property={','.join(properties)}").must().output
         return dict(line.split("=", 1) for line in shown.splitlines())
 
+    def main_pid(self, unit: str) -> str:
+        """The number, on the host, of the main process of a unit; "0" if it has none."""
+        return self.show(unit, "MainPID")["MainPID"]
+
     def process(self, unit: str) -> dict[str, str]:
         """/proc/PID/status of the main process of a unit."""
-        pid = self.show(unit, "MainPID")["MainPID"]
-        status = self.run("cat", f"/proc/{pid}/status").must().output
+        status = self.run("cat", f"/proc/{self.main_pid(unit)}/status").must().output
         return {name: value.strip() for name, _, value in (line.partition(":") for line in status.splitlines())}
 
     def journal(self) -> list[str]:
