@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fabric.cli.words import STATE, Json, State, print_json, verb
+from fabric.shell.config import DEFAULT_STATE
 from fabric.shell.owner import become_owner
 
 Key = Annotated[
@@ -48,4 +49,5 @@ def enrol(key: Key, name: Name = None, state: State = STATE, json: Json = False)
     print(f"{'enrolled' if done.is_new else 'already enrolled'} as {certificate.name}")
     print(f"  addresses    {', '.join(str(address) for address in certificate.addresses)}")
     print(f"  fingerprint  {certificate.fingerprint}")
-    print(f"Next: start the daemon with `fabricd --state {state}`, then `fabric add PEER` here and there.")
+    start = "systemctl enable --now fabricd" if state == DEFAULT_STATE else f"fabricd --state {state}"
+    print(f"Next: start the daemon with `{start}`, then `fabric add PEER` here and there.")

@@ -65,7 +65,7 @@ def explain(state: PeerState, name: str, paths: PathAgent, *, is_service_up: boo
 
 def _why_pending(name: str, is_service_up: bool) -> str:
     if not is_service_up:
-        return "the discovery service is unreachable, and only it can introduce the two of you"
+        return "there is no connection to the discovery service, and only it can introduce the two of you"
     return f"{name} has not stated the intent to meet this endpoint, or is not known by that name"
 
 

@@ -312,7 +312,7 @@ class Node:
                 self._admit(record, since_unix=self._started_unix, now=now)
 
     def _admit(self, record: PeerRecord, *, since_unix: float, now: Instant) -> None:
-        peer = self._peers[record.name] = Peer(self._around, record, since_unix)
+        peer = self._peers[record.name] = Peer(self._around, record, since_unix, is_service_up=self._channel.is_up)
         self._events.append(StoreRecord(record))
         peer.start(now)
         peer.handle_local(self._candidates(), self._networks(), moved=False, now=now)

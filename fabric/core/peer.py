@@ -49,7 +49,7 @@ MAX_PINGS = 64
 class Peer:
     """`since_unix` is when this process started, for a record that is older than it; else 0."""
 
-    def __init__(self, around: Surroundings, record: PeerRecord, since_unix: float) -> None:
+    def __init__(self, around: Surroundings, record: PeerRecord, since_unix: float, *, is_service_up: bool) -> None:
         self._around = around
         self._lane = around.lane
         self.papers = Acquaintance(
@@ -67,7 +67,7 @@ class Peer:
         self._inbox = OfferInbox()
         self._now: Instant = 0.0
         self._candidates: tuple[Candidate, ...] = ()
-        self._service_up = False
+        self._service_up = is_service_up
         self._last_seen: Instant | None = None
         self._trouble = ""
         self._pings: dict[bytes, int] = {}
