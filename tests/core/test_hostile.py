@@ -328,7 +328,7 @@ def test_peers_know_that_a_service_was_rejected(village: Village) -> None:
     assert "unreachable" not in village.houses[A].status(B, village.now).why
     village.tell(A, Challenge(bytes(32)))
     village.run(0.1)
-    assert "unreachable" in village.houses[A].status(B, village.now).why
+    assert "no connection" in village.houses[A].status(B, village.now).why
 
 
 def test_a_word_of_the_service_after_it_was_lost_is_dropped(village: Village) -> None:
