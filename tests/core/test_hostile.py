@@ -325,7 +325,7 @@ def test_a_service_whose_clock_is_no_number_tells_no_time(village: Village, lie:
 def test_peers_know_that_a_service_was_rejected(village: Village) -> None:
     wish(village, A, B)
     village.run(1.0)
-    assert "unreachable" not in village.houses[A].status(B, village.now).why
+    assert "no connection" not in village.houses[A].status(B, village.now).why
     village.tell(A, Challenge(bytes(32)))
     village.run(0.1)
     assert "no connection" in village.houses[A].status(B, village.now).why
