@@ -186,6 +186,8 @@ def _decode_address(value: bytes, mask: bytes) -> Address:
     if family not in (1, 2) or port == 0:
         raise DecodeError("a mapped address that is none")
     packed = _xor(reader.take(4 if family == 1 else 16), mask)
+    if reader.remaining:
+        raise DecodeError("a mapped address with something behind it")
     return Address(str(ipaddress.ip_address(packed)), port, Transport.UDP)
 
 

@@ -176,9 +176,28 @@ def test_no_bytes_break_the_server(payload: bytes, source: Address) -> None:
     answer_binding(payload, source)
 
 
+def length_fields(message: bytes) -> set[int]:
+    """Returns where the attributes' lengths stand: with another one, the FINGERPRINT may be part of a value."""
+    places, at = set(), 20
+    while at < len(message):
+        places |= {at + 2, at + 3}
+        at += 4 + -(-int.from_bytes(message[at + 2 : at + 4]) // 4) * 4
+    return places
+
+
+@given(st.sampled_from([RFC5769_RESPONSE_4, RFC5769_RESPONSE_6]), st.integers(1, 2**16 - 1), st.data())
+def test_an_attribute_that_swallows_the_fingerprint_makes_no_address(
+    message: bytes, flip: int, data: st.DataObject
+) -> None:
+    at = data.draw(st.sampled_from(sorted(place for place in length_fields(message) if place % 2 == 0)))
+    length = int.from_bytes(message[at : at + 2]) ^ flip
+    with pytest.raises(DecodeError):
+        decode_binding_success(message[:at] + length.to_bytes(2) + message[at + 2 :])
+
+
 @given(st.sampled_from([RFC5769_REQUEST, RFC5769_RESPONSE_4, RFC5769_RESPONSE_6]), st.data())
 def test_a_flipped_byte_is_noticed_by_the_fingerprint(message: bytes, data: st.DataObject) -> None:
-    position = data.draw(st.integers(0, len(message) - 1))
+    position = data.draw(st.sampled_from(sorted(set(range(len(message))) - length_fields(message))))
     flipped = bytearray(message)
     flipped[position] ^= data.draw(st.integers(1, 255))
     # Only a flip in the cookie leads past the fingerprint: the message then reads as one of RFC 3489.
