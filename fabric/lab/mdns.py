@@ -22,10 +22,6 @@ def answer(name: str, address: str) -> bytes:
     return struct.pack("!6H", 0, 0x8400, 0, 1, 0, 0) + _labels(name) + record
 
 
-def is_query(message: bytes, name: str) -> bool:
-    return message == query(name)
-
-
 def answered_address(message: bytes, name: str) -> str | None:
     """The address in an answer for `name`; None for any other message."""
     head = answer(name, "0.0.0.0")[:-4]  # noqa: S104  a placeholder, nothing is bound to it

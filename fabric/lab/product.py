@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
 import time
@@ -98,11 +97,6 @@ class Daemon:
         self.state.mkdir(parents=True, exist_ok=True)
         with (self.state / "config.toml").open("a") as configuration:
             configuration.write(text + "\n")
-
-    def resident_bytes(self) -> int:
-        """Memory that the running program holds."""
-        fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()
-        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class DiscoveryService(Daemon):

@@ -9,7 +9,6 @@ certificate.pem    written last at enrolment: where it is, the others are
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,11 +99,6 @@ def split_host(text: str) -> tuple[str, int]:
     """Returns host and port of "host:port" or "[ipv6]:port"."""
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def overridden(configured: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Returns what the operator configured, or else what is known from enrolment."""
-    return tuple(configured or known)
 
 
 def _certificate_pem(der: bytes) -> bytes:
