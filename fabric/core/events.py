@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from fabric.core.records import PeerRecord
 from fabric.core.status import PathKind, PeerState
 from fabric.wire.address import Address
+from fabric.wire.rendezvous import RelayPlace
+
+FIRST_EXTRA_SOCKET = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,65 @@ class StunNames:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketsWanted:
+    """Open so many UDP sockets beside the main one, on ports of the kernel's choice: answer with `handle_sockets`.
+
+    Each gets a number that no other socket of this process ever had, from `FIRST_EXTRA_SOCKET` up; it is the `via` of
+    the addresses that its datagrams come from and go to. Numbers below that are spare sockets that are always there.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketsUnwanted:
+    vias: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenWanted:
+    """Whether TCP connections are to be taken, on the port of the UDP sockets, and the own address as TCP servers
+    see it is to be found out (`handle_tcp_reflexive`). Off, the port is closed, and connections that stand stay."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectWanted:
+    """Try for some seconds to open a TCP connection from the own TCP port: answer with `handle_link`, or
+    `handle_connect_failed`."""
+
+    to: Address
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUnwanted:
+    """Close this TCP connection."""
+
+    link: Address
+
+
+@dataclass(frozen=True, slots=True)
+class RelaysNamed:
+    """Resolve the hosts of these relays and hand them back by `handle_relays`."""
+
+    places: tuple[RelayPlace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLinkWanted:
+    """Open a WebSocket over TLS to the relay at `place`, and keep it open: `handle_relay_link` says when it is."""
+
+    place: RelayPlace
+    relay: Address
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLinkUnwanted:
+    relay: Address
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceAccepted:
     """The service has proven itself. `unix_time` is its clock."""
 
@@ -103,6 +165,14 @@ Event = (
     | RevocationsReplaced
     | BundleDue
     | StunNames
+    | SocketsWanted
+    | SocketsUnwanted
+    | ListenWanted
+    | ConnectWanted
+    | LinkUnwanted
+    | RelaysNamed
+    | RelayLinkWanted
+    | RelayLinkUnwanted
     | ServiceAccepted
     | ServiceRejected
     | ServiceRefused

@@ -22,6 +22,8 @@ LABEL_HANDSHAKE_CLIENT = b"fabric/1 handshake client"
 LABEL_HANDSHAKE_SERVER = b"fabric/1 handshake server"
 LABEL_CONTROL_CLIENT = b"fabric/1 control client"
 LABEL_CONTROL_SERVER = b"fabric/1 control server"
+LABEL_RELAY = b"fabric/1 relay"
+LABEL_GRANT = b"fabric/1 grant"
 
 
 class Signer(Protocol):

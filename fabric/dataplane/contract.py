@@ -34,6 +34,7 @@ class Drop(enum.Enum):
     UNKNOWN_INDEX = "unknown_index"
     AUTHENTICATION = "authentication"
     REPLAY = "replay"
+    COPY = "copy"
     UNKNOWN_KIND = "unknown_kind"
     SOURCE_GUARD = "source_guard"
     NO_SESSION = "no_session"
@@ -115,11 +116,18 @@ class Lane(Protocol):
 
     def retire(self, local_index: int) -> None: ...
 
-    def steer(self, peer: str, to: Address | None, payload_limit: int) -> None:
-        """Sends the peer's records to `to` from now on, in UDP payloads of at most `payload_limit` bytes."""
+    def steer(self, peer: str, to: Address | None, payload_limit: int, copy_to: Address | None = None) -> None:
+        """Sends the peer's records to `to` from now on, in datagrams of at most `payload_limit` bytes.
+
+        With `copy_to` each datagram goes there as well; while that is so, what the replay window drops of the peer
+        is counted as `COPY`: its second copies.
+        """
 
     def send_control(self, local_index: int, payload: bytes, to: Address) -> None:
-        """Seals a control message under this session, promoted or not; an empty `payload` makes an empty record."""
+        """Seals a control message under this session, promoted or not; an empty `payload` makes an empty record.
+
+        One that is too long for a record of the path (see `steer`) travels in slices, up to `MAX_CONTROL_BYTES`.
+        """
 
     def counters(self, peer: str) -> PeerCounters: ...
 

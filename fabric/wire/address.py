@@ -30,11 +30,19 @@ class Transport(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """`ip` is the canonical text of an IPv4 or IPv6 address without a scope; `port` 1 to 65535."""
+    """`ip` is the canonical text of an IPv4 or IPv6 address without a scope; `port` 1 to 65535.
+
+    `via` tells apart what goes to one place by different ways of this host, and never travels. By transport:
+
+        UDP        0 the main socket; else one of the sockets opened beside it (see `fabric.core.events.SocketsWanted`)
+        TCP        0 an address to connect to; else an open connection
+        RELAY_...  0 the relay itself; else the channel at it that leads to a peer
+    """
 
     ip: str
     port: int
     transport: Transport = Transport.UDP
+    via: int = 0
 
     @property
     def is_ipv6(self) -> bool:
@@ -42,6 +50,20 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if self.is_ipv6 else f"{self.ip}:{self.port}"
+
+
+Target = tuple[str, int] | tuple[str, int, Transport, int]
+"""An address as a lane and its pump pass it on: (IP, port) for the main UDP socket, else with transport and `via`."""
+
+
+def target_of(address: Address) -> Target:
+    if address.transport is Transport.UDP and not address.via:
+        return (address.ip, address.port)
+    return (address.ip, address.port, address.transport, address.via)
+
+
+def address_of(target: Target) -> Address:
+    return Address(*target)
 
 
 class CandidateKind(enum.IntEnum):
@@ -63,6 +85,7 @@ class Candidate:
 
 
 def encode_address(address: Address) -> bytes:
+    """`via` is this host's own business, and left out."""
     packed = ipaddress.ip_address(address.ip).packed
     family = 6 if len(packed) == 16 else 4
     return bytes((address.transport, family)) + packed + address.port.to_bytes(2)

@@ -1,8 +1,10 @@
-"""The outermost layer of a UDP payload: three kinds, told apart by the first byte (as RFC 7983 does).
+"""The outermost layer of a UDP payload: five kinds, told apart by the first byte (as RFC 7983 does).
 
     0x00, 0x01  STUN (RFC 8489), magic cookie at 4
     0xf1        DATA: a sealed record of a session
     0xf2        GATED: anything before a session, under the gate of the receiver
+    0xf3        RELAYED: any of the other kinds on its way through a relay, see `relay`
+    0xf4        RELAY_CONTROL: between an endpoint and a relay, see `relay`
 
 DATA (the first 16 bytes are associated data of the seal; the nonce is 4 zero bytes and the counter):
 
@@ -47,22 +49,29 @@ class DatagramKind(enum.Enum):
     DATA = "data"
     GATED = "gated"
     STUN = "stun"
+    RELAYED = "relayed"
+    RELAY_CONTROL = "relay control"
     UNKNOWN = "unknown"
+
+
+_UNKNOWN = (DatagramKind.UNKNOWN, 0)
+_KINDS = {
+    0x00: (DatagramKind.STUN, 16),
+    0x01: (DatagramKind.STUN, 16),
+    0xF1: (DatagramKind.DATA, 16),
+    0xF2: (DatagramKind.GATED, 16),
+    0xF3: (DatagramKind.RELAYED, 16),
+    0xF4: (DatagramKind.RELAY_CONTROL, 4),
+}
+"""First byte: the kind, and the fewest bytes that it may have."""
 
 
 def classify(payload: bytes) -> DatagramKind:
     """Returns what `payload` claims to be; nothing is proven by it."""
-    if len(payload) < 16:
+    kind, least = _KINDS.get(payload[0], _UNKNOWN) if payload else _UNKNOWN
+    if len(payload) < least or (kind is DatagramKind.STUN and payload[4:8] != STUN_MAGIC):
         return DatagramKind.UNKNOWN
-    match payload[0]:
-        case 0xF1:
-            return DatagramKind.DATA
-        case 0xF2:
-            return DatagramKind.GATED
-        case 0x00 | 0x01:
-            return DatagramKind.STUN if payload[4:8] == STUN_MAGIC else DatagramKind.UNKNOWN
-        case _:
-            return DatagramKind.UNKNOWN
+    return kind
 
 
 @dataclass(frozen=True, slots=True)

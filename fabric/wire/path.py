@@ -8,10 +8,12 @@ Gated bodies (first byte is the kind; a PIECE of a handshake message, kind 4, is
 
 Inside a sealed record of kind CONTROL:
 
-    PROBE        1 | token 16 | zero 20
+    PROBE        1 | token 16 | zero 20 or more             longer ones find out how much the path carries
     PROBE_REPLY  2 | token 16 | address of the prober as seen here
     CLOSE        3 | reason u8
     OFFER        4 | offer (see `offer`)                    the sender's candidates have changed
+    FORWARD      5 | name length u8 | name | envelope       pass this sealed offer on to a common peer
+    FORWARDED    6 | name length u8 | name | envelope       a common peer gave me this for you
 
 Bytes behind the last field are ignored. Decoders raise `DecodeError` only.
 """
@@ -27,6 +29,8 @@ from fabric.wire.codec import Reader
 
 TOKEN_BYTES = 16
 MAX_OFFER_BYTES = 1024
+MAX_ENVELOPE_BYTES = 4096
+"""An offer sealed and signed takes about 2,700."""
 _PADDING = bytes(20)
 
 
@@ -42,6 +46,8 @@ class ControlKind(enum.IntEnum):
     PROBE_REPLY = 2
     CLOSE = 3
     OFFER = 4
+    FORWARD = 5
+    FORWARDED = 6
 
 
 class CloseReason(enum.IntEnum):
@@ -66,7 +72,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
+    """`padding` makes a longer probe of it, to find out how much a path carries; its content says nothing."""
+
     token: bytes
+    padding: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +94,24 @@ class OfferUpdate:
     offer: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """`envelope` is sealed to `to` (a full name), and signed by who says this."""
+
+    to: str
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """`envelope` claims to be from `sender`; only its signature proves it."""
+
+    sender: str
+    envelope: bytes
+
+
 GatedMessage = GatedProbe | ProbeReply | Call
-ControlMessage = Probe | ProbeReply | Close | OfferUpdate
+ControlMessage = Probe | ProbeReply | Close | OfferUpdate | Forward | Forwarded
 
 
 def encode_gated_message(message: GatedMessage) -> bytes:
@@ -117,14 +142,18 @@ def decode_gated_message(body: bytes) -> GatedMessage:
 
 def encode_control(message: ControlMessage) -> bytes:
     match message:
-        case Probe(token):
-            return bytes((ControlKind.PROBE,)) + token + _PADDING
+        case Probe(token, padding):
+            return bytes((ControlKind.PROBE,)) + token + _PADDING + bytes(padding)
         case ProbeReply(token, observed):
             return bytes((ControlKind.PROBE_REPLY,)) + token + encode_address(observed)
         case Close(reason):
             return bytes((ControlKind.CLOSE, reason))
         case OfferUpdate(offer):
             return bytes((ControlKind.OFFER,)) + offer
+        case Forward(name, envelope):
+            return bytes((ControlKind.FORWARD,)) + _encode_name(name) + envelope
+        case Forwarded(name, envelope):
+            return bytes((ControlKind.FORWARDED,)) + _encode_name(name) + envelope
 
 
 def decode_control(payload: bytes) -> ControlMessage:
@@ -133,7 +162,7 @@ def decode_control(payload: bytes) -> ControlMessage:
         case ControlKind.PROBE:
             probe = Probe(reader.take(TOKEN_BYTES))
             reader.take(len(_PADDING))
-            return probe
+            return Probe(probe.token, reader.remaining)
         case ControlKind.PROBE_REPLY:
             return ProbeReply(reader.take(TOKEN_BYTES), decode_address(reader))
         case ControlKind.CLOSE:
@@ -142,8 +171,30 @@ def decode_control(payload: bytes) -> ControlMessage:
             if reader.remaining > MAX_OFFER_BYTES:
                 raise DecodeError(f"an offer of {reader.remaining} bytes")
             return OfferUpdate(reader.take_rest())
+        case ControlKind.FORWARD:
+            return Forward(_decode_name(reader), _take_envelope(reader))
+        case ControlKind.FORWARDED:
+            return Forwarded(_decode_name(reader), _take_envelope(reader))
         case kind:
             raise DecodeError(f"control kind {kind}")
+
+
+def _encode_name(name: str) -> bytes:
+    encoded = name.encode("ascii")
+    return bytes((len(encoded),)) + encoded
+
+
+def _decode_name(reader: Reader) -> str:
+    try:
+        return reader.take(reader.take_u8()).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise DecodeError(str(error)) from None
+
+
+def _take_envelope(reader: Reader) -> bytes:
+    if not 0 < reader.remaining <= MAX_ENVELOPE_BYTES:
+        raise DecodeError(f"an envelope of {reader.remaining} bytes")
+    return reader.take_rest()
 
 
 def _close_reason(value: int) -> CloseReason:

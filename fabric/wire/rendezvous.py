@@ -31,6 +31,14 @@ Nonce = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
+class RelayPlace(msgspec.Struct, frozen=True, array_like=True):
+    """A relay: `host` is a name or an IP address; a port of 0 says that it is not served there."""
+
+    host: ServiceText
+    udp_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    tls_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
+
 class Message(msgspec.Struct, frozen=True, tag=True, tag_field="t"):
     """Base of everything on the channel."""
 
@@ -108,6 +116,15 @@ class Introduction(Message, frozen=True):
     bundle: Blob
 
 
+class Granted(Message, frozen=True):
+    """Follows an `Introduction`: the pair may use these relays (the best first) with `grant`, a signed
+    `fabric.identity.grant`, which a relay can check by itself. Sent again well before it ends."""
+
+    peer: ServiceText
+    grant: Blob
+    relays: Annotated[tuple[RelayPlace, ...], msgspec.Meta(max_length=8)]
+
+
 class Withdrawn(Message, frozen=True):
     """The introduction to `peer` no longer stands."""
 
@@ -142,7 +159,16 @@ class Refused(Message, frozen=True):
 
 ToService = Authenticate | PublishBundle | StateIntent | WithdrawIntent | SendOffer | Renew
 ToEndpoint = (
-    Challenge | Welcome | IntentNoted | Introduction | Withdrawn | DeliverOffer | Revocations | Renewed | Refused
+    Challenge
+    | Welcome
+    | IntentNoted
+    | Introduction
+    | Granted
+    | Withdrawn
+    | DeliverOffer
+    | Revocations
+    | Renewed
+    | Refused
 )
 
 
