@@ -6,7 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fabric.wire.address import Address
+from fabric.wire.address import Address, CandidateKind
+from fabric.wire.nat import NatBehaviour
 
 
 class PeerState(enum.Enum):
@@ -38,6 +39,40 @@ class PathStatus:
     mtu: int
 
 
+class Outcome(enum.Enum):
+    """How the tries at one address ended, or stand."""
+
+    WAITING = "waiting"
+    """Not tried yet, or not worth a try while there is something better."""
+    TRYING = "trying"
+    UNANSWERED = "unanswered"
+    """Tried at the full rhythm without an answer; looked at again now and then."""
+    REFUSED = "refused"
+    """TCP only: the last connection was refused, or the network said that there is no way."""
+    ANSWERS = "answers"
+    LOST = "lost"
+    """It has answered, and does no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One address of a peer. Times in seconds: ago, or None for never."""
+
+    remote: Address
+    candidate: CandidateKind
+    kind: PathKind
+    outcome: Outcome
+    tries: int
+    first_tried_s: float | None
+    last_tried_s: float | None
+    last_answer_s: float | None
+    rtt_s: float | None
+    mtu: int | None
+    """The longest outer packet that is known to get through, in bytes."""
+    why: str = ""
+    """What the network said of it, where it said anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
     name: str
@@ -52,3 +87,8 @@ class PeerStatus:
     rx_bytes: int
     tx_bytes: int
     drops: Mapping[str, int]
+    attempts: tuple[Attempt, ...] = ()
+    nat: NatBehaviour | None = None
+    """What the peer's offer says of its NAT."""
+    guesses: int = 0
+    """Probes spent on guessing ports of a NAT that gives every destination another one."""
