@@ -7,6 +7,7 @@ that a `Lab` makes has a link to the outside, so it may use addresses that belon
     namespace   one network namespace: devices, addresses, routes, settings, counters
     program     one program running inside a namespace
     nat         the kinds of NAT and firewall, as nftables rules
+    weather     what a line does to packets;  forwarder: the program that does it;  sky: the line that it stands in
     site        hosts, and sites with the routers that they are behind
     world       `Lab`: the internet with all of these; and the proof that nothing is left over
     ability     whether it can be built here
@@ -23,9 +24,11 @@ from fabric.lab.overlay import Overlay
 from fabric.lab.product import DiscoveryService, Endpoint
 from fabric.lab.program import Finished, Program
 from fabric.lab.site import Host, Site
+from fabric.lab.weather import CALM, Weather
 from fabric.lab.world import Lab, destroy_lab
 
 __all__ = [
+    "CALM",
     "Counters",
     "DiscoveryService",
     "Endpoint",
@@ -40,6 +43,7 @@ __all__ = [
     "Overlay",
     "Program",
     "Site",
+    "Weather",
     "become_able",
     "destroy_lab",
     "why_not",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -137,6 +138,13 @@ class Namespace:
     def set_down(self, device: str) -> None:
         self.netlink(lambda route: route.link("set", index=_index(route, device), state="down"))
 
+    def set_mtu(self, device: str, mtu: int) -> None:
+        self.netlink(lambda route: route.link("set", index=_index(route, device), mtu=mtu))
+
+    def stop_offloads(self, device: str) -> None:
+        """Makes a device do what a cable needs itself: whole checksums, and no packet longer than its MTU."""
+        self.inside(lambda: kernel.stop_offloads(device))
+
     def counters(self, device: str) -> Counters:
         def act(route: Any) -> Counters:
             (link,) = route.get_links(_index(route, device))
@@ -162,9 +170,21 @@ class Namespace:
 
         self.netlink(act)
 
-    def add_route(self, to: AnyNetwork, via: AnyInterface) -> None:
-        """Routes `to` over the gateway `via`; replaces a route that is there."""
-        self.netlink(lambda route: route.route("replace", dst=str(to), gateway=str(via.ip)))
+    def add_route(self, to: AnyNetwork, via: AnyInterface, *, metric: int | None = None) -> None:
+        """Routes `to` over the gateway `via`; replaces a route of that metric that is there. The lowest one counts."""
+        more = {} if metric is None else {"priority": metric}
+        self.netlink(lambda route: route.route("replace", dst=str(to), gateway=str(via.ip), **more))
+
+    def route_from(self, source: AnyInterface, via: AnyInterface, table: int) -> None:
+        """What has the address `source` leaves over the gateway `via`, whatever the other routes say."""
+
+        def act(route: Any) -> None:
+            everywhere = "0.0.0.0/0" if source.version == 4 else "::/0"
+            route.route("replace", dst=everywhere, gateway=str(via.ip), table=table)
+            family = socket.AF_INET if source.version == 4 else socket.AF_INET6
+            route.rule("add", src=str(source.ip), src_len=source.max_prefixlen, table=table, family=family)
+
+        self.netlink(act)
 
     def add_black_hole(self, to: AnyNetwork) -> None:
         """Drops in silence what goes to `to` and has no better route."""

@@ -75,31 +75,33 @@ class Nat(enum.Enum):
         return self.mapping is not Mapping.NONE
 
 
-def rules(kind: Nat, wan: IPv4Address, lifetime_s: int) -> str:
+def rules(kind: Nat, wan: IPv4Address, lifetime_s: int, ports: range | None = None) -> str:
     """The nftables text for a router of this kind with the outside address `wan`.
 
     `lifetime_s` is how long an idle cone mapping lives; connection tracking's own timeouts are settings of the
-    namespace, not rules. A carrier in front of a home router is two routers of kind PORT_RESTRICTED.
+    namespace, not rules. A carrier in front of a home router is two routers of kind PORT_RESTRICTED. Where mappings
+    are endpoint-independent, they keep the inside port, or are made among `ports`.
     """
+    masquerade = "masquerade" if ports is None else _among(ports)
     match kind:
         case Nat.PUBLIC:
             text = ""
         case Nat.FIREWALL:
             text = _filter()
         case Nat.FULL_CONE:
-            text = _cone(lifetime_s) + _filter("iifname wan ct status dnat accept")
+            text = _cone(lifetime_s, masquerade) + _filter("iifname wan ct status dnat accept")
         case Nat.ADDRESS_RESTRICTED:
-            text = _cone(lifetime_s) + _filter("iifname wan meta mark 1 accept")
+            text = _cone(lifetime_s, masquerade) + _filter("iifname wan meta mark 1 accept")
         case Nat.PORT_RESTRICTED | Nat.CARRIER:
-            text = _filter() + _source_nat("masquerade")
+            text = _filter() + _source_nat(masquerade)
         case Nat.SYMMETRIC:
             text = _filter() + _source_nat("masquerade fully-random")
         case Nat.SEQUENTIAL:
-            text = _filter() + _source_nat(_sequential(wan), "masquerade")
+            text = _filter() + _source_nat(_sequential(wan))
         case Nat.UDP_BLOCKED:
-            text = _filter("meta l4proto udp drop") + _source_nat("masquerade")
+            text = _filter("meta l4proto udp drop") + _source_nat(masquerade)
         case Nat.WEB_ONLY:
-            text = _filter("iifname lan tcp dport != 443 drop", "meta l4proto udp drop") + _source_nat("masquerade")
+            text = _filter("iifname lan tcp dport != 443 drop", "meta l4proto udp drop") + _source_nat(masquerade)
     return text
 
 
@@ -137,8 +139,25 @@ table inet filter {{
 """
 
 
+SILENCE_RULES = """
+table inet silence {
+    chain output {
+        type filter hook output priority filter; policy accept;
+        icmp type destination-unreachable icmp code frag-needed drop
+        icmpv6 type packet-too-big drop
+    }
+}
+"""
+"""A router that tells nobody that a packet was too long: a black hole for those who rely on being told."""
+
+
+def _among(ports: range) -> str:
+    """Still endpoint-independent: connection tracking takes the port again that a source has, if it is in the range."""
+    return f"meta l4proto {{ tcp, udp }} masquerade to :{ports[0]}-{ports[-1]}"
+
+
 def _source_nat(*statements: str) -> str:
-    lines = "\n        ".join(f"oifname wan {statement}" for statement in statements)
+    lines = "\n        ".join(f"oifname wan {statement}" for statement in (*statements, "masquerade"))
     return f"""
 table ip nat {{
     chain postrouting {{
@@ -155,7 +174,7 @@ def _sequential(wan: IPv4Address) -> str:
     return f"meta l4proto {{ tcp, udp }} snat ip to {wan} : numgen inc mod {len(SEQUENTIAL_PORTS)} map {{ {ports} }}"
 
 
-def _cone(lifetime_s: int) -> str:
+def _cone(lifetime_s: int, masquerade: str) -> str:
     """Endpoint-independent mapping and filtering: both directions of every mapping are learned as it is made.
 
     `reached` remembers whom each inside port has sent to; a packet from one of those is marked before its
@@ -184,6 +203,7 @@ table ip cone {{
     chain postrouting {{
         type nat hook postrouting priority srcnat;
         oifname wan meta l4proto {{ tcp, udp }} snat ip to meta l4proto . ip saddr . th sport map @outward
+        oifname wan {masquerade}
         oifname wan masquerade
     }}
     chain learn {{

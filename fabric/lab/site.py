@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import TYPE_CHECKING
 
 from fabric.lab import nat as nat_rules
-from fabric.lab.namespace import Counters, Namespace
+from fabric.lab.namespace import Counters, LabError, Namespace
 from fabric.lab.nat import Nat
 from fabric.lab.program import Finished, Program, run
+from fabric.lab.sky import Sky
 
 if TYPE_CHECKING:
     from fabric.lab.world import Lab
@@ -18,6 +20,22 @@ EVERYWHERE_4 = IPv4Network("0.0.0.0/0")
 EVERYWHERE_6 = IPv6Network("::/0")
 DEFAULT_MAPPING_S = 120
 FIRST_HOST = 10
+FULL_MTU = 1500
+SPARE_METRIC, SPARE_TABLE = 2000, 100
+"""Worse than what the kernel gives a route that does not say: 0 for IPv4, 1024 for IPv6."""
+MOVED_PORTS = (range(10_000, 15_000), range(15_000, 20_000))
+"""Below what a host takes for itself, so that no mapping keeps its port by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """One cable of a host: the device, the site at its other end, and the addresses there."""
+
+    device: str
+    site: Site
+    address: IPv4Interface
+    address_6: IPv6Interface | None
+    metric: int | None
 
 
 class Host:
@@ -27,19 +45,39 @@ class Host:
         self.name = name
         self.namespace = lab.namespace(name)
         self._lab = lab
-        self._plug_into(site, number)
+        self._uplinks = {"eth0": self._plug_into(site, number, "eth0")}
 
-    def _plug_into(self, site: Site, number: int | None) -> None:
-        self.site = site
-        self.address, self.address_6 = site.next_addresses(number)
-        port = f"p-{self.name}"[:15]
-        site.router.connect(port, self.namespace, "eth0")
+    def _plug_into(self, site: Site, number: int | None, device: str, metric: int | None = None) -> Uplink:
+        address, address_6 = site.next_addresses(number)
+        port = f"{device[-1]}-{self.name}"[:15]
+        site.router.connect(port, self.namespace, device)
         site.router.enslave(port, "lan")
-        self.namespace.add_address("eth0", self.address)
-        self.namespace.add_route(EVERYWHERE_4, site.gateway)
-        if self.address_6 is not None and site.gateway_6 is not None:
-            self.namespace.add_address("eth0", self.address_6)
-            self.namespace.add_route(EVERYWHERE_6, site.gateway_6)
+        if site.has_ipv4:
+            self.namespace.add_address(device, address)
+        if address_6 is not None:
+            self.namespace.add_address(device, address_6)
+        uplink = Uplink(device, site, address, address_6, metric)
+        self._route(uplink)
+        return uplink
+
+    def _route(self, uplink: Uplink) -> None:
+        site = uplink.site
+        if site.has_ipv4:
+            self.namespace.add_route(EVERYWHERE_4, site.gateway, metric=uplink.metric)
+        if site.gateway_6 is not None:
+            self.namespace.add_route(EVERYWHERE_6, site.gateway_6, metric=uplink.metric)
+
+    @property
+    def site(self) -> Site:
+        return self._uplinks["eth0"].site
+
+    @property
+    def address(self) -> IPv4Interface:
+        return self._uplinks["eth0"].address
+
+    @property
+    def address_6(self) -> IPv6Interface | None:
+        return self._uplinks["eth0"].address_6
 
     @property
     def ip(self) -> str:
@@ -48,16 +86,20 @@ class Host:
     def move(self, to: Site, number: int | None = None) -> None:
         """Pulls the cable here and plugs it in at another site, with an address of that site: roaming."""
         self.namespace.remove_device("eth0")
-        self._plug_into(to, number)
+        self._uplinks["eth0"] = self._plug_into(to, number, "eth0")
 
-    def unplug(self) -> None:
-        self.namespace.set_down("eth0")
+    def add_uplink(self, site: Site, device: str = "eth1") -> Uplink:
+        """A second cable, to another site: what is asked there is answered there, all else prefers the first."""
+        made = self._uplinks[device] = self._plug_into(site, None, device, SPARE_METRIC)
+        self.namespace.route_from(made.address, site.gateway, SPARE_TABLE)
+        return made
 
-    def plug_in(self) -> None:
-        self.namespace.set_up("eth0")
-        self.namespace.add_route(EVERYWHERE_4, self.site.gateway)
-        if self.site.gateway_6 is not None:
-            self.namespace.add_route(EVERYWHERE_6, self.site.gateway_6)
+    def unplug(self, device: str = "eth0") -> None:
+        self.namespace.set_down(device)
+
+    def plug_in(self, device: str = "eth0") -> None:
+        self.namespace.set_up(device)
+        self._route(self._uplinks[device])
 
     def run(
         self,
@@ -77,8 +119,19 @@ class Host:
 class Site:
     """A router with hosts behind it."""
 
-    def __init__(self, lab: Lab, name: str, kind: Nat, *, number: int, lan: IPv4Network, ipv6: bool) -> None:
-        self.name, self.kind, self.number, self.lan = name, kind, number, lan
+    def __init__(
+        self,
+        lab: Lab,
+        name: str,
+        kind: Nat,
+        *,
+        number: int,
+        lan: IPv4Network,
+        ipv4: bool = True,
+        ipv6: bool = False,
+        weather: bool = False,
+    ) -> None:
+        self.name, self.kind, self.number, self.lan, self.has_ipv4 = name, kind, number, lan, ipv4
         self.gateway = IPv4Interface((lan[1], lan.prefixlen))
         self.wan = IPv4Interface(f"5.0.{number}.2/28")
         self.lan_6 = IPv6Network(f"2a00:5:{number:x}::/64") if ipv6 else None
@@ -86,6 +139,9 @@ class Site:
         self._lab = lab
         self._hosts = 0
         self._mapping_s = DEFAULT_MAPPING_S
+        self._ports: range | None = None
+        self._hides_too_big = False
+        self._sky = Sky(lab, name, number) if weather else None
         self.carrier = self._make_carrier() if kind is Nat.CARRIER else None
         self.router = self._make_router()
         self.outermost = self.carrier or self.router
@@ -114,12 +170,16 @@ class Site:
 
     def _wire_to_internet(self, router: Namespace) -> None:
         internet = self._lab.internet
-        internet.connect(self.upstream_device, router, "wan")
-        internet.add_address(self.upstream_device, self._upstream)
-        router.add_address("wan", self.wan)
-        router.add_route(EVERYWHERE_4, self._upstream)
-        if not self.kind.translates:
-            internet.add_route(self.lan, self.wan)
+        if self._sky is None:
+            internet.connect(self.upstream_device, router, "wan")
+        else:
+            self._sky.join(internet, self.upstream_device, router)
+        if self.has_ipv4:
+            internet.add_address(self.upstream_device, self._upstream)
+            router.add_address("wan", self.wan)
+            router.add_route(EVERYWHERE_4, self._upstream)
+            if not self.kind.translates:
+                internet.add_route(self.lan, self.wan)
         if self.lan_6 is not None and self.gateway_6 is not None:
             near, far = (IPv6Interface(f"2a00:5:ffff:{self.number:x}::{end}/64") for end in (1, 2))
             internet.add_address(self.upstream_device, near)
@@ -139,7 +199,8 @@ class Site:
 
     def _load_rules(self) -> None:
         for router in self._routers():
-            router.load_rules(nat_rules.rules(self.kind, self.wan.ip, self._mapping_s))
+            nat = nat_rules.rules(self.kind, self.wan.ip, self._mapping_s, self._ports)
+            router.load_rules(nat + (nat_rules.SILENCE_RULES if self._hides_too_big else ""))
 
     def _routers(self) -> list[Namespace]:
         return [self.router] if self.carrier is None else [self.carrier, self.router]
@@ -170,6 +231,20 @@ class Site:
         for router in self._routers():
             router.forget_connections()
 
+    def move_mappings(self) -> None:
+        """The router forgets every connection, and gives each inside port another outside port from now on."""
+        self._ports = MOVED_PORTS[self._ports == MOVED_PORTS[0]]
+        self.reboot()
+
+    def narrow(self, mtu: int, *, tells: bool = True) -> None:
+        """From now on no longer packet fits the line: a tunnel. Who sends one is told, or not: a black hole."""
+        self._hides_too_big = not tells
+        self._load_rules()
+        if not tells:
+            self._lab.hide_too_big()
+        self.outermost.set_mtu("wan", mtu)
+        self._lab.internet.set_mtu(self.upstream_device, mtu)
+
     def renumber(self) -> IPv4Address:
         """The provider hands out another address; the router restarts with it. Returns the new address."""
         old, new = self.wan, IPv4Interface((self.wan.ip + 1, self.wan.network.prefixlen))
@@ -190,6 +265,13 @@ class Site:
         self._lab.internet.set_up(self.upstream_device)
         if not self.kind.translates:
             self._lab.internet.add_route(self.lan, self.wan)
+
+    @property
+    def weather(self) -> Sky:
+        """The weather on its line; LabError where it was built without."""
+        if self._sky is None:
+            raise LabError(f"the line of {self.name} was built without weather")
+        return self._sky
 
     def wan_counters(self) -> Counters:
         """What went over the line between this site and the internet."""

@@ -61,6 +61,10 @@ class Wiretap:
     def heard(self, words: bytes) -> bool:
         return any(words in frame for frame in self.frames)
 
+    def fragments(self) -> int:
+        """How many of the recorded frames are pieces of a longer IP packet."""
+        return sum(map(_is_fragment, self.frames))
+
     def datagrams(self) -> list[Overheard]:
         """What was recorded of UDP over IPv4."""
         return [found for frame in self.frames if (found := _udp(frame)) is not None]
@@ -73,6 +77,17 @@ def _listen(device: str) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
     made.settimeout(0.05)
     return made
+
+
+def _is_fragment(frame: bytes) -> bool:
+    """IPv4: more to come, or not the first (RFC 791). IPv6: a fragment header first (RFC 8200 section 4.5)."""
+    match struct.unpack_from("!H", frame, 12)[0]:
+        case 0x0800:
+            return int.from_bytes(frame[ETHERNET_BYTES + 6 : ETHERNET_BYTES + 8]) & 0x3FFF != 0
+        case 0x86DD:
+            return frame[ETHERNET_BYTES + 6] == socket.IPPROTO_FRAGMENT
+        case _:
+            return False
 
 
 def _udp(frame: bytes) -> Overheard | None:

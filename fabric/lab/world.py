@@ -49,6 +49,8 @@ class Lab:
         self._namespaces: list[Namespace] = []
         self._programs: list[Program] = []
         self._sites = 0
+        self._loss_per_mille = 0
+        self._hides_too_big = False
         self.hosts: dict[str, Host] = {}
         self.sites: dict[str, Site] = {}
         try:
@@ -74,13 +76,27 @@ class Lab:
         made.sysctl("net/ipv6/conf/all/forwarding", 1, must=False)
         return made
 
-    def site(self, name: str, kind: Nat, lan: str | None = None, *, ipv6: bool = False) -> Site:
-        """Adds a site. Its LAN is 192.168.N.0/24 behind a NAT and 5.1.N.0/24 else, unless `lan` says."""
+    def site(
+        self,
+        name: str,
+        kind: Nat,
+        lan: str | None = None,
+        *,
+        ipv4: bool = True,
+        ipv6: bool = False,
+        weather: bool = False,
+    ) -> Site:
+        """Adds a site. Its LAN is 192.168.N.0/24 behind a NAT and 5.1.N.0/24 else, unless `lan` says.
+
+        `weather` puts a forwarder on its line, which costs some processor time for every packet.
+        """
         self._sites += 1
         number = self._sites
         own = f"192.168.{number}.0/24" if kind.translates else f"5.1.{number}.0/24"
-        self.sites[name] = Site(self, name, kind, number=number, lan=IPv4Network(lan or own), ipv6=ipv6)
-        return self.sites[name]
+        network = IPv4Network(lan or own)
+        made = Site(self, name, kind, number=number, lan=network, ipv4=ipv4, ipv6=ipv6, weather=weather)
+        self.sites[name] = made
+        return made
 
     def host(self, name: str, site: Site, number: int | None = None) -> Host:
         self.hosts[name] = Host(self, name, site, number)
@@ -95,7 +111,17 @@ class Lab:
 
     def lose(self, per_mille: int) -> None:
         """The internet loses so many of a thousand packets from now on; 0 heals it."""
-        self.internet.load_rules(nat_rules.loss_rules(per_mille) if per_mille else "")
+        self._loss_per_mille = per_mille
+        self._load_rules()
+
+    def hide_too_big(self) -> None:
+        """From now on the internet drops packets that are too long for a line without telling the sender."""
+        self._hides_too_big = True
+        self._load_rules()
+
+    def _load_rules(self) -> None:
+        loss = nat_rules.loss_rules(self._loss_per_mille) if self._loss_per_mille else ""
+        self.internet.load_rules(loss + (nat_rules.SILENCE_RULES if self._hides_too_big else ""))
 
     @property
     def stands(self) -> bool:
