@@ -1,0 +1,581 @@
+"""A port of the gateway that leads to this endpoint: asked for by PCP, NAT-PMP or UPnP, kept alive, given back.
+
+One language is used at a time, because a gateway keeps one table for all three and an entry made in one would be
+overwritten in another. A round tries PCP, then NAT-PMP, then UPnP; the first that gives a mapping is kept to:
+
+    no gateway --> PCP --version, silence--> NAT-PMP --silence--> UPnP --none--> resting --next round--> PCP
+                    |                           |                   |
+                    +---------- mapped ---------+-------------------+--> holding --expired, changed--> PCP
+
+Rounds are as far apart as RFC 6887 section 8.1.1 has retransmissions. UPnP is HTTP and the shell's to do, asked for
+by `UpnpWanted`. A mapping on a gateway that is itself behind a NAT is handed on like any other: it reaches peers
+behind the same outer NAT, and costs the others one probe. Only `report` tells the difference.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+
+from fabric.core.machine import Draw, Instant, Transmit
+from fabric.core.mapping import (
+    Epoch,
+    MappingEvent,
+    MappingReport,
+    MappingsChanged,
+    Outcome,
+    UpnpMapped,
+    UpnpRefused,
+    UpnpUnwanted,
+    UpnpWanted,
+    Wish,
+    is_usable,
+    mapped_report,
+)
+from fabric.core.timers import Timers
+from fabric.errors import DecodeError
+from fabric.wire.address import Address, Transport
+from fabric.wire.pcp import (
+    GATEWAY_PORT,
+    NONCE_BYTES,
+    SUCCESS,
+    NatPmpAddress,
+    NatPmpMapped,
+    PcpMap,
+    PcpMapped,
+    PcpNews,
+    Protocol,
+    VersionRefused,
+    decode_answer,
+    encode_nat_pmp_address,
+    encode_nat_pmp_map,
+    encode_pcp_map,
+    result_words,
+)
+
+LIFETIME_S = 7200
+"""RFC 6886 section 3.3 recommends it: short enough for a gateway to forget us, long enough to be asked rarely."""
+
+MAX_LIFETIME_S = 86_400
+"""RFC 6887 section 15: a gateway that grants more is asked again after a day all the same."""
+
+PATIENCE_S = 1.0
+"""For how long a round waits for one language: a gateway is a hop away, and the next one is there to be tried."""
+
+RETRY_S, RETRY_LIMIT_S = 3.0, 1024.0
+"""IRT and MRT of RFC 6887 section 8.1.1."""
+
+NAT_PMP_RETRY_S = 0.25
+"""RFC 6886 section 3.1: the first retransmission; each next one takes twice as long."""
+
+RENEW_LEAST_S = 4.0
+"""RFC 6887 section 11.2.1."""
+
+REFUSED_LEAST_S, REFUSED_MOST_S = 30.0, 1800.0
+"""Short and long lifetime of an error, RFC 6887 section 7.4: what a gateway may tell us to keep away."""
+
+NEWS_DELAY_S = 5.0
+"""RFC 6887 section 14.1.3: not all hosts of a LAN at once, after a gateway has told all of them of its restart."""
+
+DOUBT_LEAST_S = 5.0
+"""A mapping that was confirmed so lately is not doubted again."""
+
+UPNP_RENEW_S = 600.0
+"""UPnP tells nobody of a restart: a gateway that has lost the mapping has it again after so long, at most."""
+
+UPNP_PATIENCE_S = 60.0
+"""The shell bounds its own work by less; this is for a shell that never answers."""
+
+CLOSE_RETRY_S = 0.3
+CLOSE_TRIES = 3
+
+NO_ADDRESS = 7
+"""NETWORK_FAILURE, RFC 6887 section 7.4: what a gateway should say that maps a port of no address."""
+
+TRANSPORTS = (Transport.UDP, Transport.TCP)
+
+
+class _Phase(enum.Enum):
+    IDLE = enum.auto()
+    PCP = enum.auto()
+    NAT_PMP = enum.auto()
+    UPNP = enum.auto()
+    RESTING = enum.auto()
+    HOLDING = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+
+
+class _Timer(enum.Enum):
+    STEP = enum.auto()
+    """The round goes on: the next language, or the next round."""
+    ASK_UDP = enum.auto()
+    ASK_TCP = enum.auto()
+    ASK_UPNP = enum.auto()
+    EXPIRE = enum.auto()
+    CLOSE = enum.auto()
+
+
+_ASK = {Transport.UDP: _Timer.ASK_UDP, Transport.TCP: _Timer.ASK_TCP}
+_TRANSPORT_OF = {timer: transport for transport, timer in _ASK.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Gateway:
+    ip: str
+    own_ip: str
+    port: int
+
+
+@dataclass(slots=True)
+class _Round:
+    """How the asking goes while nothing is mapped."""
+
+    number: int = 0
+    next_at: Instant = 0.0
+    refused: dict[Protocol, str] = field(default_factory=dict)
+    keep_away_s: float = 0.0
+
+
+class PortMapping:
+    """`nonce`, 12 bytes, should be the same when the endpoint starts again: by it a gateway knows its client, and keeps
+    for others, for hours, what a crash has left (RFC 6887 section 11.3)."""
+
+    def __init__(self, draw: Draw, nonce: bytes | None = None) -> None:
+        self._draw = draw
+        nonce = draw(NONCE_BYTES) if nonce is None else nonce
+        self._wishes = {transport: Wish(nonce) for transport in TRANSPORTS}
+        self._gateway: _Gateway | None = None
+        self._phase = _Phase.IDLE
+        self._protocol: Protocol | None = None
+        self._epoch: Epoch | None = None
+        self._round = _Round()
+        self._upnp: tuple[Address, ...] = ()
+        self._upnp_tries = 0
+        self._timers: Timers[_Timer] = Timers()
+        self._close_tries = 0
+        self._told: tuple[Address, ...] = ()
+        self._events: deque[MappingEvent] = deque()
+        self._transmits: deque[Transmit] = deque()
+
+    # -- what there is to see -----------------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The outside addresses that lead here, each once."""
+        asked = [
+            Address(wish.outside_ip, wish.outside_port, transport)
+            for transport, wish in self._wishes.items()
+            if wish.stands and wish.outside_ip is not None
+        ]
+        return tuple(dict.fromkeys((*asked, *self._upnp)))
+
+    @property
+    def report(self) -> MappingReport:
+        addresses, refused = self.addresses, self._round.refused
+        if self._gateway is None:
+            return MappingReport(Outcome.NO_GATEWAY, None, (), "this host has no IPv4 gateway")
+        ip = self._gateway.ip
+        if addresses and self._protocol is not None:
+            return mapped_report(ip, self._protocol, addresses)
+        if refused:
+            why = ", ".join(f"{protocol.value}: {words}" for protocol, words in refused.items())
+            return MappingReport(Outcome.REFUSED, next(iter(refused)), (), f"{ip} refuses to map a port ({why})")
+        if self._round.number <= 1 and self._phase is not _Phase.RESTING:
+            return MappingReport(Outcome.ASKING, None, (), f"asking {ip} for a port")
+        words = f"{ip} answers neither PCP nor NAT-PMP nor UPnP; its settings may have a switch for one of them"
+        return MappingReport(Outcome.SILENT, None, (), words)
+
+    @property
+    def is_closed(self) -> bool:
+        """After `close`: whether nothing is left to wait for."""
+        return self._phase is _Phase.CLOSED
+
+    # -- what happens -------------------------------------------------------------------------------------------
+
+    def handle_gateway(self, ip: str | None, own_ip: str, port: int, now: Instant) -> None:
+        """Takes the gateway of the default route, None without one, and which port is to be mapped to which address.
+        Told twice it is no news."""
+        gateway = None if ip is None else _Gateway(ip, own_ip, port)
+        if gateway == self._gateway or self._is_closing:
+            return
+        self._gateway = gateway
+        self._forget()
+        self._round = _Round()
+        if gateway is None:
+            self._phase = _Phase.IDLE
+        else:
+            self._start_round(now)
+        self._tell()
+
+    def handle_datagram_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
+        """Raises `DecodeError` for what is no answer of the gateway to a question of ours."""
+        if self._gateway is None or source.ip != self._gateway.ip or source.port != GATEWAY_PORT:
+            raise DecodeError("not from the gateway")
+        match decode_answer(payload):
+            case VersionRefused(version):
+                self._handle_version(version, now)
+            case PcpMapped() as mapped:
+                self._handle_pcp(mapped, now)
+            case PcpNews(epoch_s):
+                self._handle_news(Protocol.PCP, epoch_s, now)
+            case NatPmpAddress() as address:
+                self._handle_nat_pmp_address(address, now)
+            case NatPmpMapped() as mapped:
+                self._handle_nat_pmp(mapped, now)
+        self._tell()
+
+    def handle_refused(self, now: Instant) -> None:
+        """The gateway has nobody on that port (ICMP port unreachable): UPnP is what is left of the round."""
+        if self._phase in (_Phase.PCP, _Phase.NAT_PMP):
+            self._start_upnp(now)
+
+    def handle_upnp(self, result: UpnpMapped | UpnpRefused | None, now: Instant) -> None:
+        """Takes what became of `UpnpWanted`; None where the gateway doesn't speak UPnP."""
+        if self._phase not in (_Phase.UPNP, _Phase.HOLDING) or self._protocol not in (None, Protocol.UPNP):
+            return
+        match result:
+            case UpnpMapped(addresses, lifetime_s) if addresses and all(is_usable(a.ip) for a in addresses):
+                self._hold_upnp(addresses, min(lifetime_s or LIFETIME_S, MAX_LIFETIME_S), now)
+            case _ if self._phase is _Phase.HOLDING:
+                self._timers.set(_Timer.ASK_UPNP, now + self._backed_off(self._upnp_tries))
+            case None:
+                self._rest(now)
+            case _:
+                words = result.words if isinstance(result, UpnpRefused) else "it has no outside address"
+                self._round.refused[Protocol.UPNP] = words
+                self._rest(now)
+        self._tell()
+
+    def handle_upnp_removed(self) -> None:
+        """What was mapped by UPnP is deleted, or could not be."""
+        if self._phase is _Phase.CLOSING:
+            self._end()
+
+    def doubt(self, now: Instant) -> None:
+        """The network may have changed behind the same gateway: asks again, unless it was asked just now."""
+        if self._phase is _Phase.RESTING:
+            self._round = _Round()
+            self._start_round(now)
+        elif self._protocol is Protocol.UPNP:
+            self._timers.set(_Timer.ASK_UPNP, now)
+        elif self._phase is _Phase.HOLDING:
+            for wish in self._wishes.values():
+                if wish.stands and now - wish.confirmed_at >= DOUBT_LEAST_S:
+                    self._restore(now)
+
+    def close(self, now: Instant) -> None:
+        """Gives back what is mapped. Goes on for a second or so, see `is_closed`."""
+        if self._is_closing:
+            return
+        self._protocol = Protocol.NAT_PMP if self._phase is _Phase.NAT_PMP else self._protocol
+        phase, self._phase = self._phase, _Phase.CLOSING
+        self._timers.clear()
+        if phase is _Phase.UPNP or self._protocol is Protocol.UPNP:
+            self._events.append(UpnpUnwanted(self._upnp))
+        elif any(wish.has_asked for wish in self._wishes.values()) and phase is not _Phase.RESTING:
+            self._delete(now)
+        else:
+            self._end()
+
+    def handle_timeout(self, now: Instant) -> None:
+        for timer in self._timers.take_due(now):
+            match timer:
+                case _Timer.STEP:
+                    self._step(now)
+                case _Timer.ASK_UDP | _Timer.ASK_TCP:
+                    self._ask(_TRANSPORT_OF[timer], now)
+                case _Timer.ASK_UPNP:
+                    self._ask_upnp(now)
+                case _Timer.EXPIRE:
+                    self._expire(now)
+                case _Timer.CLOSE:
+                    self._delete(now)
+        self._tell()
+
+    def next_timeout(self) -> Instant | None:
+        return self._timers.next()
+
+    def poll_transmit(self) -> Transmit | None:
+        return self._transmits.popleft() if self._transmits else None
+
+    def poll_event(self) -> MappingEvent | None:
+        return self._events.popleft() if self._events else None
+
+    # -- rounds -------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_closing(self) -> bool:
+        return self._phase in (_Phase.CLOSING, _Phase.CLOSED)
+
+    def _start_round(self, now: Instant) -> None:
+        self._round.next_at = now + self._backed_off(self._round.number)
+        self._round.number += 1
+        self._round.refused.clear()
+        self._round.keep_away_s = 0.0
+        self._start(_Phase.PCP, now)
+
+    def _start(self, phase: _Phase, now: Instant) -> None:
+        """Asks for everything in one language."""
+        self._phase = phase
+        self._timers.clear()
+        self._timers.set(_Timer.STEP, now + PATIENCE_S)
+        for transport, wish in self._wishes.items():
+            wish.forget()
+            self._ask(transport, now)
+
+    def _start_upnp(self, now: Instant) -> None:
+        self._phase = _Phase.UPNP
+        self._timers.clear()
+        self._upnp_tries = 0
+        self._ask_upnp(now)
+
+    def _step(self, now: Instant) -> None:
+        match self._phase:
+            case _Phase.PCP:
+                self._start(_Phase.NAT_PMP, now)
+            case _Phase.NAT_PMP:
+                self._start_upnp(now)
+            case _Phase.UPNP:
+                self._rest(now)
+            case _Phase.RESTING:
+                self._start_round(now)
+            case _:
+                pass
+
+    def _rest(self, now: Instant) -> None:
+        self._phase = _Phase.RESTING
+        self._timers.clear()
+        self._timers.set(_Timer.STEP, max(self._round.next_at, now + self._round.keep_away_s, now + RETRY_S))
+
+    def _hold(self, protocol: Protocol) -> None:
+        if self._phase is not _Phase.HOLDING:
+            self._phase, self._protocol = _Phase.HOLDING, protocol
+            self._timers.cancel(_Timer.STEP)
+
+    def _forget(self) -> None:
+        self._timers.clear()
+        self._protocol, self._epoch, self._upnp = None, None, ()
+        for wish in self._wishes.values():
+            wish.forget()
+            wish.has_asked = False
+
+    def _begin_anew(self, now: Instant) -> None:
+        """What was held is lost, or held in a language that the gateway has forgotten."""
+        self._forget()
+        self._round = _Round()
+        self._start_round(now)
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    @property
+    def _language(self) -> Protocol:
+        if self._protocol is not None:
+            return self._protocol
+        return Protocol.NAT_PMP if self._phase is _Phase.NAT_PMP else Protocol.PCP
+
+    def _ask(self, transport: Transport, now: Instant) -> None:
+        wish = self._wishes[transport]
+        self._timers.set(_ASK[transport], now + self._patience(wish, now))
+        wish.asked += 1
+        wish.has_asked = True
+        self._send(transport, LIFETIME_S)
+
+    def _patience(self, wish: Wish, now: Instant) -> float:
+        """How long to wait for the answer before asking again."""
+        if wish.stands and wish.is_settled:
+            return self._renewal_s(wish, now)
+        if self._language is Protocol.NAT_PMP:
+            return min(NAT_PMP_RETRY_S * 2.0**wish.asked, 64.0)  # RFC 6886 section 3.1 ends there too
+        return self._backed_off(wish.asked)
+
+    def _renewal_s(self, wish: Wish, now: Instant) -> float:
+        """RFC 6887 section 11.2.1: after half of what is left, and up to an eighth of it more."""
+        return max(RENEW_LEAST_S, (wish.expires_at - now) * (0.5 + self._chance() / 8))
+
+    def _backed_off(self, tries: int) -> float:
+        """RFC 6887 section 8.1.1: doubled each time, a tenth more or less."""
+        return min(RETRY_S * 2.0 ** min(tries, 16), RETRY_LIMIT_S) * (0.9 + self._chance() / 5)
+
+    def _chance(self) -> float:
+        return int.from_bytes(self._draw(2)) / 65_536
+
+    def _send(self, transport: Transport, lifetime_s: int) -> None:
+        gateway, wish = self._gateway, self._wishes[transport]
+        if gateway is None:
+            return
+        if self._language is Protocol.NAT_PMP:
+            wanted = (wish.outside_port or gateway.port) if lifetime_s else 0
+            if lifetime_s:
+                self._transmit(encode_nat_pmp_address())
+            self._transmit(encode_nat_pmp_map(transport, gateway.port, wanted, lifetime_s))
+            return
+        ip, port = (wish.outside_ip, wish.outside_port or gateway.port) if lifetime_s else (None, 0)
+        self._transmit(
+            encode_pcp_map(PcpMap(gateway.own_ip, wish.nonce, transport, gateway.port, ip, port, lifetime_s))
+        )
+
+    def _transmit(self, payload: bytes) -> None:
+        if self._gateway is not None:
+            self._transmits.append(Transmit(Address(self._gateway.ip, GATEWAY_PORT), payload))
+
+    def _ask_upnp(self, now: Instant) -> None:
+        gateway = self._gateway
+        if gateway is not None:
+            self._upnp_tries += 1
+            self._timers.set(_Timer.STEP, now + UPNP_PATIENCE_S)
+            self._events.append(UpnpWanted(gateway.ip, gateway.own_ip, gateway.port, LIFETIME_S, self._upnp))
+
+    # -- answers ------------------------------------------------------------------------------------------------
+
+    def _handle_version(self, version: int, now: Instant) -> None:
+        """Whatever else the gateway speaks, it isn't our PCP: where it is NAT-PMP, now is the time for it."""
+        if self._phase is _Phase.PCP:
+            self._start(_Phase.NAT_PMP, now)
+        elif self._phase is _Phase.NAT_PMP and version != 0:
+            self._start_upnp(now)
+        elif self._phase is _Phase.HOLDING and self._protocol is not Protocol.UPNP:
+            self._begin_anew(now)
+
+    def _handle_pcp(self, mapped: PcpMapped, now: Instant) -> None:
+        wish = self._wishes[mapped.transport]
+        gateway = self._gateway
+        if gateway is None or mapped.nonce != wish.nonce or mapped.port != gateway.port or not wish.has_asked:
+            raise DecodeError("an answer to somebody else")
+        if self._phase is _Phase.CLOSING:
+            self._handle_deleted(wish)
+        elif self._language is not Protocol.PCP or self._phase not in (_Phase.PCP, _Phase.HOLDING):
+            raise DecodeError("an answer that comes too late")
+        else:
+            self._note_epoch(Protocol.PCP, mapped.epoch_s, now)
+            wish.outside_ip = mapped.outside_ip
+            result = mapped.result if is_usable(mapped.outside_ip) else mapped.result or NO_ADDRESS
+            self._settle(mapped.transport, result, mapped.outside_port, mapped.lifetime_s, now)
+
+    def _handle_nat_pmp_address(self, address: NatPmpAddress, now: Instant) -> None:
+        if self._phase is _Phase.RESTING:
+            self._handle_news(Protocol.NAT_PMP, address.epoch_s, now)
+            return
+        if self._language is not Protocol.NAT_PMP or self._is_closing:
+            raise DecodeError("nobody asked for an address")
+        self._note_epoch(Protocol.NAT_PMP, address.epoch_s, now)
+        has_address = address.result == SUCCESS and is_usable(address.outside_ip)
+        if not has_address:
+            self._round.refused[Protocol.NAT_PMP] = "it has no outside address"
+        for wish in self._wishes.values():
+            wish.outside_ip = address.outside_ip if has_address else None
+
+    def _handle_nat_pmp(self, mapped: NatPmpMapped, now: Instant) -> None:
+        wish = self._wishes[mapped.transport]
+        gateway = self._gateway
+        if gateway is None or mapped.port != gateway.port or self._language is not Protocol.NAT_PMP:
+            raise DecodeError("an answer to somebody else")
+        if self._phase is _Phase.CLOSING:
+            self._handle_deleted(wish)
+        elif not wish.asked:
+            raise DecodeError("an answer to no question")
+        else:
+            self._note_epoch(Protocol.NAT_PMP, mapped.epoch_s, now)
+            self._settle(mapped.transport, mapped.result, mapped.outside_port, mapped.lifetime_s, now)
+
+    def _settle(self, transport: Transport, result: int, outside_port: int, lifetime_s: int, now: Instant) -> None:
+        """Notes what the gateway has said to one wish."""
+        wish = self._wishes[transport]
+        protocol = self._language
+        wish.asked, wish.is_settled, wish.confirmed_at = 0, True, now
+        if result != SUCCESS or outside_port == 0 or lifetime_s == 0:
+            self._note_refusal(transport, result, lifetime_s, now)
+            return
+        wish.outside_port, wish.refusal = outside_port, SUCCESS
+        wish.expires_at = now + min(lifetime_s, MAX_LIFETIME_S)
+        self._timers.set(_ASK[transport], now + self._renewal_s(wish, now))
+        self._hold(protocol)
+        self._arm_expiry()
+
+    def _note_refusal(self, transport: Transport, result: int, lifetime_s: int, now: Instant) -> None:
+        wish = self._wishes[transport]
+        wish.outside_port, wish.outside_ip, wish.refusal = 0, None, result or -1
+        keep_away_s = min(max(lifetime_s, REFUSED_LEAST_S), REFUSED_MOST_S)
+        self._timers.set(_ASK[transport], now + keep_away_s)
+        self._round.refused[self._language] = result_words(self._language, result)
+        self._round.keep_away_s = max(self._round.keep_away_s, keep_away_s)
+        if any(other.stands for other in self._wishes.values()):
+            return
+        if self._phase is _Phase.HOLDING:
+            self._begin_anew(now)
+        elif all(other.refusal for other in self._wishes.values()):
+            self._step(now)
+
+    def _handle_deleted(self, wish: Wish) -> None:
+        wish.has_asked = False
+        if not any(other.has_asked for other in self._wishes.values()):
+            self._end()
+
+    def _hold_upnp(self, addresses: tuple[Address, ...], lifetime_s: float, now: Instant) -> None:
+        self._upnp = addresses
+        self._upnp_tries = 0
+        self._hold(Protocol.UPNP)
+        self._timers.cancel(_Timer.STEP)
+        self._timers.set(_Timer.ASK_UPNP, now + max(RENEW_LEAST_S, min(lifetime_s / 2, UPNP_RENEW_S)))
+        self._timers.set(_Timer.EXPIRE, now + lifetime_s)
+
+    # -- a gateway that has restarted ---------------------------------------------------------------------------
+
+    def _handle_news(self, protocol: Protocol, epoch_s: int, now: Instant) -> None:
+        """An announcement to the whole LAN. Whoever rests learns that there is somebody to ask."""
+        if self._phase is _Phase.RESTING:
+            self._timers.set(_Timer.STEP, now + self._chance() * NEWS_DELAY_S)
+        elif self._phase is _Phase.HOLDING and self._protocol is protocol:
+            known = self._epoch
+            self._epoch = Epoch(epoch_s, now)
+            if known is None or known.has_restarted(protocol, epoch_s, now):
+                self._restore(now + self._chance() * NEWS_DELAY_S)
+
+    def _note_epoch(self, protocol: Protocol, epoch_s: int, now: Instant) -> None:
+        known, self._epoch = self._epoch, Epoch(epoch_s, now)
+        if self._phase is _Phase.HOLDING and known is not None and known.has_restarted(protocol, epoch_s, now):
+            self._restore(now)
+
+    def _restore(self, at: Instant) -> None:
+        """Asks for everything again at that time. What was told stays told: mostly it comes back as it was."""
+        for transport, wish in self._wishes.items():
+            if not wish.refusal:
+                wish.is_settled, wish.asked = False, 0
+                self._timers.set(_ASK[transport], at)
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def _arm_expiry(self) -> None:
+        standing = [wish.expires_at for wish in self._wishes.values() if wish.stands]
+        if standing:
+            self._timers.set(_Timer.EXPIRE, min(standing))
+
+    def _expire(self, now: Instant) -> None:
+        for wish in self._wishes.values():
+            if wish.stands and wish.expires_at <= now:
+                wish.forget()
+        if self._protocol is Protocol.UPNP or not any(wish.stands for wish in self._wishes.values()):
+            self._begin_anew(now)
+        else:
+            self._arm_expiry()
+
+    def _delete(self, now: Instant) -> None:
+        if self._close_tries >= CLOSE_TRIES:
+            self._end()
+            return
+        self._close_tries += 1
+        for transport, wish in self._wishes.items():
+            if wish.has_asked:
+                self._send(transport, 0)
+        self._timers.set(_Timer.CLOSE, now + CLOSE_RETRY_S)
+
+    def _end(self) -> None:
+        self._forget()
+        self._phase = _Phase.CLOSED
+
+    def _tell(self) -> None:
+        addresses = self.addresses
+        if addresses != self._told and not self._is_closing:
+            self._told = addresses
+            self._events.append(MappingsChanged(addresses))
