@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 from tests.sim.schedule import Schedule
 
@@ -14,21 +15,37 @@ Socket: TypeAlias = tuple[str, int]
 
 IPV4_UDP_HEADER_BYTES = 28
 IPV6_UDP_HEADER_BYTES = 48
+TCP_OVER_UDP_BYTES = 12
+"""How much longer a TCP header is than a UDP header (RFC 9293 section 3.1, RFC 768)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """A UDP datagram on its way. `hops` ends routing loops, as a TTL does."""
+class Segment(NamedTuple):
+    """The part of a TCP header that this world needs. `number` counts messages, not bytes: one message a segment."""
+
+    syn: bool = False
+    ack: int | None = None
+    number: int | None = None
+    reset: bool = False
+    fin: bool = False
+
+
+class Packet(NamedTuple):
+    """A UDP datagram, or a TCP segment, on its way. `hops` ends routing loops, as a TTL does."""
 
     source: Socket
     destination: Socket
     payload: bytes
     hops: int = 16
+    segment: Segment | None = None
 
     @property
     def ip_bytes(self) -> int:
         header = IPV6_UDP_HEADER_BYTES if ":" in self.destination[0] else IPV4_UDP_HEADER_BYTES
-        return header + len(self.payload)
+        return header + len(self.payload) + (TCP_OVER_UDP_BYTES if self.segment is not None else 0)
+
+    @property
+    def is_tcp(self) -> bool:
+        return self.segment is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +79,15 @@ class Link:
         self.lost = 0
 
     def carry(self, packet: Packet, deliver: Callable[[Packet], None]) -> None:
-        if not self.up or packet.ip_bytes > self.quality.mtu or self._happens(self.quality.loss):
-            self.lost += 1
-            return
-        copies = 2 if self._happens(self.quality.duplication) else 1
-        for _ in range(copies):
-            self._schedule.after(self._delay(), lambda: deliver(packet))
-
-    def _delay(self) -> float:
         quality = self.quality
+        if not self.up or self._happens(quality.loss) or (packet.ip_bytes > quality.mtu and not packet.is_tcp):
+            self.lost += 1  # TCP cuts its segments to the path by itself
+            return
+        self._schedule.after(self._delay(quality), partial(deliver, packet))
+        if self._happens(quality.duplication):
+            self._schedule.after(self._delay(quality), partial(deliver, packet))
+
+    def _delay(self, quality: Quality) -> float:
         jitter = self._chance.random() * quality.jitter_s if quality.jitter_s else 0.0
         late = quality.late_s if self._happens(quality.reordering) else 0.0
         return quality.latency_s + jitter + late

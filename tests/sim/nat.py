@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fabric.core.machine import Instant
@@ -40,12 +40,18 @@ class PortChoice(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """`lifetime_s` of an idle mapping; `inbound_refreshes` as Linux does it, though REQ-6 allows either."""
+    """`lifetime_s` of an idle UDP mapping; `inbound_refreshes` as Linux does it, though REQ-6 allows either.
+
+    `stride` is the distance between the ports that a `SEQUENTIAL` NAT gives one after the other. TCP is treated as
+    UDP is, but for its lifetime (RFC 5382 REQ-5: two hours and four minutes at least).
+    """
 
     mapping: Mapping = Mapping.ENDPOINT_INDEPENDENT
     filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT
     port_choice: PortChoice = PortChoice.PRESERVE
+    stride: int = 1
     lifetime_s: float = 120.0
+    tcp_lifetime_s: float = 7440.0
     inbound_refreshes: bool = True
     hairpin: bool = False
 
@@ -65,8 +71,9 @@ class _Binding:
     """One mapping: an inside socket behind an outside port, and when each remote was last sent to through it."""
 
     inside: Socket
-    key: tuple[Socket, object]
-    port: int
+    key: tuple[bool, Socket, object]
+    port: tuple[bool, int]
+    lifetime_s: float
     used: Instant
     sent_to: dict[object, Instant] = field(default_factory=dict)
 
@@ -78,48 +85,66 @@ class NatTable:
         self.ip = ip
         self.behaviour = behaviour
         self._chance = chance
-        self._by_key: dict[tuple[Socket, object], _Binding] = {}
-        self._by_port: dict[int, _Binding] = {}
+        self._by_key: dict[tuple[bool, Socket, object], _Binding] = {}
+        self._by_port: dict[tuple[bool, int], _Binding] = {}
+        self._forwards: dict[int, Socket] = {}
+        self._forwarded: dict[Socket, int] = {}
         self._next_port = chance.randint(20_000, 40_000)
 
     def outbound(self, packet: Packet, now: Instant) -> Packet | None:
         """Returns the packet with its outside source, from a new mapping where there is none."""
+        if (forwarded := self._forwarded.get(packet.source)) is not None:
+            return packet._replace(source=(self.ip, forwarded))
         binding = self._mapped(packet, now)
         if binding is None:
             return None
         binding.used = now
         binding.sent_to[self._filter_key(packet.destination)] = now
-        return replace(packet, source=(self.ip, binding.port))
+        return packet._replace(source=(self.ip, binding.port[1]))
 
     def inbound(self, packet: Packet, now: Instant) -> Packet | None:
         """Returns the packet with its inside destination where mapping and filter let it in."""
-        binding = self._alive(self._by_port.get(packet.destination[1]), now)
+        if (inside := self._forwards.get(packet.destination[1])) is not None:
+            return packet._replace(destination=inside)
+        binding = self._alive(self._by_port.get((packet.is_tcp, packet.destination[1])), now)
         if binding is None or not self._lets_in(binding, packet.source, now):
             return None
         if self.behaviour.inbound_refreshes:
             binding.used = now
             binding.sent_to[self._filter_key(packet.source)] = now
-        return replace(packet, destination=binding.inside)
+        return packet._replace(destination=binding.inside)
+
+    def forward(self, inside: Socket) -> int:
+        """Opens a port for both transports and everyone, as a person, PCP or UPnP has it done; returns the port."""
+        port = inside[1]
+        while port in self._forwards or {(True, port), (False, port)} & self._by_port.keys():
+            port = FIRST_PORT + (port - FIRST_PORT + 1) % (LAST_PORT - FIRST_PORT + 1)
+        self._forwards[port], self._forwarded[inside] = inside, port
+        return port
 
     def forget_all(self) -> None:
         """What a reboot does; sequential ports begin somewhere else, so that old mappings do not come back."""
         self._by_key.clear()
         self._by_port.clear()
+        self._forwards.clear()
+        self._forwarded.clear()
         self._next_port = self._chance.randint(20_000, 40_000)
 
     def _mapped(self, packet: Packet, now: Instant) -> _Binding | None:
-        key = (packet.source, self._mapping_key(packet.destination))
+        is_tcp = packet.is_tcp
+        key = (is_tcp, packet.source, self._mapping_key(packet.destination))
         if (binding := self._alive(self._by_key.get(key), now)) is not None:
             return binding
-        port = self._free_port(packet.source[1], now)
+        port = self._free_port(is_tcp, packet.source[1], now)
         if port is None:
             return None
-        binding = _Binding(packet.source, key, port, now)
-        self._by_key[key] = self._by_port[port] = binding
+        lifetime_s = self.behaviour.tcp_lifetime_s if is_tcp else self.behaviour.lifetime_s
+        binding = _Binding(packet.source, key, (is_tcp, port), lifetime_s, now)
+        self._by_key[key] = self._by_port[is_tcp, port] = binding
         return binding
 
     def _alive(self, binding: _Binding | None, now: Instant) -> _Binding | None:
-        if binding is None or now - binding.used <= self.behaviour.lifetime_s:
+        if binding is None or now - binding.used <= binding.lifetime_s:
             return binding
         del self._by_key[binding.key], self._by_port[binding.port]
         return None
@@ -128,7 +153,7 @@ class NatTable:
         if self.behaviour.filtering is Filtering.ENDPOINT_INDEPENDENT:
             return True
         sent = binding.sent_to.get(self._filter_key(source))
-        return sent is not None and now - sent <= self.behaviour.lifetime_s
+        return sent is not None and now - sent <= binding.lifetime_s
 
     def _mapping_key(self, remote: Socket) -> object:
         match self.behaviour.mapping:
@@ -148,18 +173,19 @@ class NatTable:
             case Filtering.ADDRESS_AND_PORT_DEPENDENT:
                 return remote
 
-    def _free_port(self, inside_port: int, now: Instant) -> int | None:
+    def _free_port(self, is_tcp: bool, inside_port: int, now: Instant) -> int | None:
+        step = 1
         match self.behaviour.port_choice:
             case PortChoice.PRESERVE:
                 first = inside_port
             case PortChoice.SEQUENTIAL:
-                first = self._next_port
+                first, step = self._next_port, self.behaviour.stride
             case PortChoice.RANDOM:
                 first = self._chance.randint(FIRST_PORT, LAST_PORT)
-        for step in range(LAST_PORT - FIRST_PORT + 1):
-            port = FIRST_PORT + (first - FIRST_PORT + step) % (LAST_PORT - FIRST_PORT + 1)
-            if self._alive(self._by_port.get(port), now) is None:
-                self._next_port = port + 1
+        for tried in range(LAST_PORT - FIRST_PORT + 1):
+            port = FIRST_PORT + (first - FIRST_PORT + tried * step) % (LAST_PORT - FIRST_PORT + 1)
+            if port not in self._forwards and self._alive(self._by_port.get((is_tcp, port)), now) is None:
+                self._next_port = port + step
                 return port
         return None
 
@@ -167,20 +193,20 @@ class NatTable:
 class FirewallTable:
     """A stateful firewall: translates nothing, lets in only what answers."""
 
-    def __init__(self, lifetime_s: float = 120.0) -> None:
-        self._lifetime_s = lifetime_s
-        self._sent: dict[tuple[Socket, Socket], Instant] = {}
+    def __init__(self, lifetime_s: float = 120.0, tcp_lifetime_s: float = 7440.0) -> None:
+        self._lifetimes_s = {False: lifetime_s, True: tcp_lifetime_s}
+        self._sent: dict[tuple[bool, Socket, Socket], Instant] = {}
 
     def outbound(self, packet: Packet, now: Instant) -> Packet | None:
-        self._sent[(packet.source, packet.destination)] = now
+        self._sent[packet.is_tcp, packet.source, packet.destination] = now
         return packet
 
     def inbound(self, packet: Packet, now: Instant) -> Packet | None:
-        pair = (packet.destination, packet.source)
-        sent = self._sent.get(pair)
-        if sent is None or now - sent > self._lifetime_s:
+        flow = (packet.is_tcp, packet.destination, packet.source)
+        sent = self._sent.get(flow)
+        if sent is None or now - sent > self._lifetimes_s[packet.is_tcp]:
             return None
-        self._sent[pair] = now
+        self._sent[flow] = now
         return packet
 
     def forget_all(self) -> None:

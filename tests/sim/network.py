@@ -10,18 +10,22 @@ Two realms may use the same private range. What a realm does not know goes to it
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from tests.sim.link import Link, Packet, Quality, Socket
 from tests.sim.nat import Translator
 from tests.sim.schedule import Schedule
+from tests.sim.tcp import Stack
 
 IpInterface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Receive: TypeAlias = Callable[[Socket, bytes], None]
+
+WEB_PORT = 443
 
 
 class Station(Protocol):
@@ -63,27 +67,41 @@ class Realm:
 
     def _switch(self, packet: Packet) -> None:
         self._network.overhear(self, packet)
-        version = 6 if ":" in packet.destination[0] else 4
-        plug = self._plugs.get(packet.destination[0]) or self.gateways.get(version)
-        if plug is None or packet.hops == 0:
+        ip = packet.destination[0]
+        if (plug := self._plugs.get(ip)) is not None:
+            plug.down.carry(packet, plug.station.arrive)
+        elif is_multicast(ip):
+            self._flood(packet)
+        elif (plug := self.gateways.get(6 if ":" in ip else 4)) is not None and packet.hops > 0:
+            plug.down.carry(packet._replace(hops=packet.hops - 1), plug.station.arrive)
+        else:
             self.unrouted += 1
-            return
-        plug.down.carry(replace(packet, hops=packet.hops - 1), plug.station.arrive)
+
+    def _flood(self, packet: Packet) -> None:
+        """To everyone on this link, and through no router; the internet carries no multicast."""
+        if self is not self._network.internet:
+            for ip, plug in list(self._plugs.items()):
+                if ip != packet.source[0]:
+                    plug.down.carry(packet, plug.station.arrive)
 
 
 class Host:
-    """A machine with addresses and UDP ports.
+    """A machine with addresses, UDP ports and a TCP stack.
 
     `awake` False: nothing is received, as in suspend. `overhear` takes what comes to any port, if it is set.
     """
 
-    def __init__(self, name: str, network: Network) -> None:
+    def __init__(self, name: str, network: Network, schedule: Schedule) -> None:
         self.name = name
         self._network = network
         self._homes: dict[str, tuple[Realm, IpInterface, Plug]] = {}
         self._sockets: dict[int, Receive] = {}
+        self._groups: dict[Socket, Receive] = {}
+        self.tcp = Stack(self, schedule)
         self.awake = True
         self.overhear: Receive | None = None
+        self.sent_datagrams = 0
+        self.sent_bytes = 0
 
     @property
     def interfaces(self) -> tuple[IpInterface, ...]:
@@ -124,12 +142,22 @@ class Host:
     def close(self, port: int) -> None:
         self._sockets.pop(port, None)
 
+    def join_group(self, group: Socket, receive: Receive) -> None:
+        """Takes what is multicast on any link of this host, besides what the host itself sends."""
+        self._groups[group] = receive
+
+    def leave_groups(self) -> None:
+        self._groups.clear()
+
     def send(self, port: int, to: Socket, payload: bytes) -> None:
         """Sends from `port` out of the interface that fits; without one the datagram is gone, as by EHOSTUNREACH."""
-        home = self._home_for(to[0])
-        if home is not None and self.awake:
-            realm, interface, plug = home
-            realm.send(Packet((str(interface.ip), port), to, payload), plug)
+        if not self.awake:
+            return
+        for realm, interface, plug in self._homes_for(to[0]):
+            packet = Packet((str(interface.ip), port), to, payload)
+            self.sent_datagrams += 1
+            self.sent_bytes += packet.ip_bytes
+            realm.send(packet, plug)
 
     def send_as(self, source: Socket, to: Socket, payload: bytes) -> None:
         """Sends with a forged source."""
@@ -137,10 +165,34 @@ class Host:
         if home is not None:
             home[0].send(Packet(source, to, payload), home[2])
 
+    def address_towards(self, ip: str) -> str | None:
+        """The own address that a connection to `ip` would come from."""
+        home = self._home_for(ip)
+        return None if home is None else str(home[1].ip)
+
+    def send_segment(self, packet: Packet) -> None:
+        """From an address that this host has, or has no more: then it goes nowhere."""
+        home = self._homes.get(packet.source[0])
+        if home is not None and self.awake:
+            self.sent_bytes += packet.ip_bytes
+            home[0].send(packet, home[2])
+
     def arrive(self, packet: Packet) -> None:
-        receive = self.overhear or self._sockets.get(packet.destination[1])
-        if receive is not None and self.awake and packet.destination[0] in self._homes:
+        if not self.awake:
+            return
+        if packet.destination[0] not in self._homes:
+            if (receive := self._groups.get(packet.destination)) is not None:
+                receive(packet.source, packet.payload)
+        elif packet.segment is not None and self.overhear is None:
+            self.tcp.handle_packet(packet)
+        elif (receive := self.overhear or self._sockets.get(packet.destination[1])) is not None:
             receive(packet.source, packet.payload)
+
+    def _homes_for(self, ip: str) -> Iterable[tuple[Realm, IpInterface, Plug]]:
+        if is_multicast(ip):
+            return [home for home in self._homes.values() if (":" in ip) == (home[1].version == 6)]
+        home = self._home_for(ip)
+        return () if home is None else (home,)
 
     def _home_for(self, ip: str) -> tuple[Realm, IpInterface, Plug] | None:
         if len(self._homes) == 1:
@@ -152,8 +204,21 @@ class Host:
         return next(iter(on_link or fitting), None)
 
 
+class Policy(enum.Enum):
+    """What a router lets out, whatever its table says."""
+
+    ALL = "all"
+    NO_UDP = "no UDP"
+    WEB_ONLY = "TCP to port 443 only"
+
+    def allows(self, packet: Packet) -> bool:
+        if self is Policy.ALL:
+            return True
+        return packet.is_tcp and (self is Policy.NO_UDP or packet.destination[1] == WEB_PORT)
+
+
 class Router:
-    """Stands between an inside and an outside realm and asks its table about every packet."""
+    """Stands between an inside and an outside realm and asks its policy and its table about every packet."""
 
     def __init__(self, name: str, table: Translator, inside: Realm, outside: Realm, schedule: Schedule) -> None:
         self.name = name
@@ -163,6 +228,7 @@ class Router:
         self._schedule = schedule
         self.own_ips: dict[str, Plug] = {}
         self.hairpin = False
+        self.policy = Policy.ALL
         self.refused = 0
 
     def connect(self, inside_plug: Plug, version: int) -> None:
@@ -181,7 +247,7 @@ class Router:
     def go_out(self, packet: Packet) -> None:
         """From the inside: translated and sent on, or turned round where it is for this router's own outside."""
         turned = packet.destination[0] in self.own_ips
-        if turned and not self.hairpin:
+        if (turned and not self.hairpin) or not self.policy.allows(packet):
             self.refused += 1
             return
         translated = self.table.outbound(packet, self._schedule.now)
@@ -194,7 +260,8 @@ class Router:
 
     def come_in(self, packet: Packet) -> None:
         """From the outside: let in, or dropped without a word."""
-        translated = self.table.inbound(packet, self._schedule.now)
+        closed = self.policy is not Policy.ALL and not packet.is_tcp
+        translated = None if closed else self.table.inbound(packet, self._schedule.now)
         if translated is None:
             self.refused += 1
         else:
@@ -227,7 +294,7 @@ class Network:
         return Realm(name, self)
 
     def make_host(self, name: str) -> Host:
-        return Host(name, self)
+        return Host(name, self, self._schedule)
 
     def make_plug(self, station: Station, quality: Quality) -> Plug:
         return Plug(station, self._make_link(quality), self._make_link(quality))
@@ -250,3 +317,8 @@ class Network:
 
     def _make_link(self, quality: Quality) -> Link:
         return Link(self._schedule, self._chance, quality)
+
+
+def is_multicast(ip: str) -> bool:
+    """RFC 5771 section 3: 224.0.0.0/4; RFC 4291 section 2.7: ff00::/8."""
+    return ip.startswith("ff") if ":" in ip else 224 <= int(ip.partition(".")[0]) <= 239

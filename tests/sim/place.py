@@ -8,9 +8,9 @@ import random
 from collections.abc import Mapping as ReadMapping
 from dataclasses import dataclass
 
-from tests.sim.link import UPLINK, WIRE, Quality
+from tests.sim.link import UPLINK, WIRE, Quality, Socket
 from tests.sim.nat import Behaviour, Filtering, FirewallTable, Mapping, NatTable, PortChoice
-from tests.sim.network import Host, Network, Realm, Router
+from tests.sim.network import Host, Network, Policy, Realm, Router
 from tests.sim.schedule import Schedule
 
 
@@ -24,6 +24,13 @@ class Access(enum.Enum):
     PORT_RESTRICTED = "port-restricted"
     CARRIER = "carrier"
     SYMMETRIC = "symmetric"
+    SEQUENTIAL = "sequential"
+    UDP_BLOCKED = "udp-blocked"
+    WEB_ONLY = "web-only"
+
+    @property
+    def is_nat(self) -> bool:
+        return self not in (Access.PUBLIC, Access.FIREWALL)
 
 
 NATS: ReadMapping[Access, Behaviour] = {
@@ -32,8 +39,13 @@ NATS: ReadMapping[Access, Behaviour] = {
     Access.PORT_RESTRICTED: Behaviour(),
     Access.CARRIER: Behaviour(port_choice=PortChoice.RANDOM),
     Access.SYMMETRIC: Behaviour(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, port_choice=PortChoice.RANDOM),
+    Access.SEQUENTIAL: Behaviour(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, port_choice=PortChoice.SEQUENTIAL),
+    Access.UDP_BLOCKED: Behaviour(),
+    Access.WEB_ONLY: Behaviour(),
 }
 """What the router next to the internet does, for each kind that has a NAT there."""
+
+POLICIES: ReadMapping[Access, Policy] = {Access.UDP_BLOCKED: Policy.NO_UDP, Access.WEB_ONLY: Policy.WEB_ONLY}
 
 HOME_LAN = "192.168.1.0/24"
 """The range of nearly every house, so most LANs in the world overlap."""
@@ -43,7 +55,7 @@ HOME_LAN = "192.168.1.0/24"
 class Place:
     """A LAN (or the internet itself) and the routers between it and the internet, the innermost first.
 
-    `ipv6` is the same LAN as IPv6 sees it.
+    `ipv6` is the same LAN as IPv6 sees it. `forwards_ports`: its NAT opens ports to who asks for it (PCP, UPnP).
     """
 
     access: Access
@@ -52,6 +64,7 @@ class Place:
     free: list[str]
     line: Quality
     ipv6: Place | None = None
+    forwards_ports: bool = False
 
     def seat(self, host: Host) -> None:
         """Gives the host an address here, and one of IPv6 where the place has that too."""
@@ -62,6 +75,23 @@ class Place:
     def reboot_routers(self) -> None:
         for router in self.routers:
             router.table.forget_all()
+
+    @property
+    def policy(self) -> Policy:
+        """What the strictest router lets out."""
+        return max((router.policy for router in self.routers), key=list(Policy).index, default=Policy.ALL)
+
+    def set_policy(self, policy: Policy) -> None:
+        """From now on: what stands and does not fit is cut off. For IPv4; IPv6 has a firewall of its own."""
+        self.routers[0].policy = policy
+
+    def forward(self, host: Host, port: int) -> Socket | None:
+        """Has the NAT forward a port to a host for everyone; None where no single NAT stands before the internet."""
+        if len(self.routers) != 1 or not isinstance(self.routers[0].table, NatTable):
+            return None
+        inside = next(str(interface.ip) for interface in host.interfaces if interface.version == 4)
+        table = self.routers[0].table
+        return table.ip, table.forward((inside, port))
 
     def renumber(self, ip: str) -> None:
         """Gives the outermost NAT another address, as a provider does at night; its old mappings are gone."""
@@ -129,6 +159,7 @@ class Atlas:
         outside = behind.realm if behind else self._network.internet
         ip = behind.free.pop(0).partition("/")[0] if behind else self.public_ip()
         router = self._nat(ip, behaviour, (inside, outside), uplink)
+        router.policy = POLICIES.get(access, Policy.ALL)
         return Place(access, inside, (router, *(behind.routers if behind else ())), _hosts_of(lan), WIRE)
 
     def _carrier(self, behaviour: Behaviour, uplink: Quality) -> Place:

@@ -11,7 +11,7 @@ from fabric.core.status import PathKind
 from tests.sim.link import UPLINK, Socket
 from tests.sim.nat import Behaviour, Filtering, Mapping, PortChoice
 from tests.sim.network import Host, Network
-from tests.sim.oracle import TABLE, derived, expected_kind
+from tests.sim.oracle import TABLE, derived, expected_kind, guessable
 from tests.sim.place import Access, Atlas, Place
 from tests.sim.schedule import Schedule
 
@@ -67,9 +67,10 @@ def punches(network: Network, atlas: Atlas, schedule: Schedule, one: Place, othe
     schedule.run_for(0.5)
     for _ in range(10):
         for me, him in ((left, right), (right, left)):
-            reflexive = mirror.seen[him.host.name.encode()]
+            reflexive = mirror.seen.get(him.host.name.encode())
             own = [(str(interface.ip), PORT) for interface in him.host.interfaces]
-            for candidate in sorted({reflexive, *own, *me.heard_from}):
+            seen = set() if reflexive is None else {reflexive}
+            for candidate in sorted({*seen, *own, *me.heard_from}):
                 me.send(candidate, b"probe")
         schedule.run_for(0.5)
     return left.echoed and right.echoed
@@ -191,3 +192,22 @@ def test_neighbours_are_expected_to_use_their_lan(atlas: Atlas, chance: random.R
     assert expected_kind(walled, walled) is PathKind.DIRECT_UDP
     assert expected_kind(place, atlas.make(Access.SYMMETRIC)) is None
     assert expected_kind(place, atlas.make(Access.FULL_CONE)) is PathKind.DIRECT_UDP
+
+
+def test_the_oracle_knows_what_comes_after_plain_punching(atlas: Atlas) -> None:
+    symmetric, other_symmetric = atlas.make(Access.SYMMETRIC), atlas.make(Access.SEQUENTIAL)
+    house, blocked, web_only = (atlas.make(a) for a in (Access.PORT_RESTRICTED, Access.UDP_BLOCKED, Access.WEB_ONLY))
+    assert guessable(symmetric, house)
+    assert not guessable(symmetric, other_symmetric)
+    assert expected_kind(symmetric, house) is PathKind.DIRECT_UDP
+    assert (
+        expected_kind(blocked, house) is expected_kind(blocked, atlas.make(Access.UDP_BLOCKED)) is PathKind.DIRECT_TCP
+    )
+    assert expected_kind(blocked, symmetric, has_relays=True) is PathKind.RELAY_TLS
+    assert expected_kind(symmetric, blocked, has_relays=True) is PathKind.RELAY_UDP
+    assert expected_kind(web_only, atlas.make(Access.PUBLIC), has_relays=True) is PathKind.RELAY_TLS
+    other_symmetric.forwards_ports = True
+    assert expected_kind(symmetric, other_symmetric) is PathKind.DIRECT_UDP
+    for place in (web_only, symmetric):
+        atlas.add_ipv6(place)
+    assert expected_kind(web_only, symmetric) is PathKind.DIRECT_UDP
