@@ -117,7 +117,7 @@ def unwrap_relayed(datagram: bytes) -> tuple[int, bytes]:
     """Returns channel and payload. Raises `DecodeError`."""
     if len(datagram) <= RELAYED_HEADER_BYTES or datagram[:4] != b"\xf3\0\0\0":
         raise DecodeError("not a relayed datagram")
-    return RELAYED_HEADER.unpack_from(datagram)[0], datagram[RELAYED_HEADER_BYTES:]
+    return RELAYED_HEADER.unpack_from(datagram)[1], datagram[RELAYED_HEADER_BYTES:]
 
 
 def encode_relay_message(message: RelayMessage) -> bytes:
