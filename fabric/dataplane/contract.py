@@ -123,10 +123,11 @@ class Lane(Protocol):
         is counted as `COPY`: its second copies.
         """
 
-    def send_control(self, local_index: int, payload: bytes, to: Address) -> None:
+    def send_control(self, local_index: int, payload: bytes, to: Address, *, whole: bool = False) -> None:
         """Seals a control message under this session, promoted or not; an empty `payload` makes an empty record.
 
-        One that is too long for a record of the path (see `steer`) travels in slices, up to `MAX_CONTROL_BYTES`.
+        One that is too long for a record of the path (see `steer`) travels in slices, up to `MAX_CONTROL_BYTES`;
+        not so with `whole`: a probe that asks whether its own length gets through.
         """
 
     def counters(self, peer: str) -> PeerCounters: ...

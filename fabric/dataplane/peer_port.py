@@ -3,6 +3,9 @@
 put: fills a record alone? --yes--> seal --> outbox
                            --no---> wait --> flush, or no room for the next --> seal --> outbox
      longer than a record? --------> slices --> seal each --> outbox
+
+Where there is a target for copies, each datagram goes into the outbox twice: the very same bytes, so the replay
+window at the other end lets one of them through.
 """
 
 from __future__ import annotations
@@ -13,20 +16,29 @@ from fabric.core.machine import Instant
 from fabric.dataplane.contract import Drop, PeerCounters, Port
 from fabric.dataplane.guard import SourceGuard
 from fabric.dataplane.session import Session
-from fabric.wire.datagram import DATA_OVERHEAD_BYTES
+from fabric.wire.address import Target, Transport
+from fabric.wire.datagram import DATA_OVERHEAD_BYTES, MAX_GATED_BYTES
 from fabric.wire.record import (
+    CONTROL_FLAG,
     FRAMES_HEAD,
     LENGTH_BYTES,
+    MAX_CONTROL_BYTES,
     MAX_FRAME_BYTES,
     MIN_FRAME_BYTES,
+    ControlRecord,
+    Empty,
     encode_frames,
+    encode_record,
     slice_frame,
 )
 
-Target = tuple[str, int]
-"""IP and port, as a socket takes them."""
-
 MAX_UDP_PAYLOAD_BYTES = 65_507
+UNMEASURED_LIMIT_BYTES = MAX_GATED_BYTES
+"""Of a datagram to a peer that no path leads to as yet: what gets through everywhere."""
+
+COPY_LINGER_S = 10.0
+"""For so long after the last copy left, those of the other end still come: as long as its replaced sessions open."""
+
 _FRAMES = 1
 _WORTH_WAITING = LENGTH_BYTES + 60
 """What the shortest frame of a real card would take: a record with less room left than that goes at once."""
@@ -51,6 +63,7 @@ class PeerPort:
     """
 
     __slots__ = (
+        "_copied_until",
         "_datagrams",
         "_drops",
         "_enough",
@@ -63,6 +76,7 @@ class PeerPort:
         "_tx_bytes",
         "_waiting",
         "_waiting_bytes",
+        "copy_target",
         "guard",
         "name",
         "port",
@@ -74,6 +88,8 @@ class PeerPort:
         self.port = port
         self.guard = guard
         self.target: Target | None = None
+        self.copy_target: Target | None = None
+        self._copied_until: Instant = 0.0
         self._outlet = outlet
         self._datagrams = outlet.datagrams
         self._sealing: Session | None = None
@@ -99,13 +115,21 @@ class PeerPort:
         self._sealing = session
         self._measure()
 
-    def steer(self, target: Target | None, payload_limit: int) -> None:
+    def steer(self, target: Target | None, payload_limit: int, copy_target: Target | None, now: Instant) -> None:
+        if self.copy_target is not None:
+            self._copied_until = now + COPY_LINGER_S
         self.target = target
+        self.copy_target = copy_target if target is not None and copy_target != target else None
         self._limit = min(payload_limit, MAX_UDP_PAYLOAD_BYTES)
         self._measure()
 
     def count_drop(self, reason: Drop, count: int = 1) -> None:
         self._drops[reason] += count
+
+    def count_replay(self, source: Target, now: Instant) -> None:
+        """A record came twice: that is what copies are for, and relays; anywhere else it is odd."""
+        is_copy = self.copy_target is not None or now < self._copied_until or _is_relay(source)
+        self._drops[Drop.COPY if is_copy else Drop.REPLAY] += 1
 
     def count_received(self, frame_bytes: int) -> None:
         self._rx_bytes += frame_bytes
@@ -129,6 +153,21 @@ class PeerPort:
         """Sends what waits."""
         if self._waiting:
             self._seal_waiting(now)
+
+    def put_control(self, session: Session, message: bytes, target: Target, *, whole: bool) -> None:
+        """Sends a message of core at once, under any session of the peer's, to any target, and no copy of it."""
+        record = encode_record(ControlRecord(message) if message else Empty())
+        room = (self._limit or UNMEASURED_LIMIT_BYTES) - DATA_OVERHEAD_BYTES
+        parts = [record] if whole or len(record) <= room else self._slice(message, room, CONTROL_FLAG)
+        if not parts or len(message) > MAX_CONTROL_BYTES:
+            self._drops[Drop.OVERSIZE] += 1
+            return
+        for part in parts:
+            datagram = session.seal(part)
+            if datagram is None:
+                self._drops[Drop.EXHAUSTED] += 1
+                return
+            self._datagrams.append((datagram, target))
 
     def _wait(self, frame: bytes, length: int) -> None:
         if length < LENGTH_BYTES + MIN_FRAME_BYTES:
@@ -155,6 +194,8 @@ class PeerPort:
             self._drops[Drop.EXHAUSTED] += frames
             return False
         self._datagrams.append((datagram, target))
+        if self.copy_target is not None:
+            self._datagrams.append((datagram, self.copy_target))
         self._tx_bytes += length - LENGTH_BYTES * frames
         session.sealed += 1
         session.last_sealed = now
@@ -168,18 +209,25 @@ class PeerPort:
         if self._sealing is None or self.target is None:
             self._drops[Drop.NO_SESSION if self._sealing is None else Drop.NO_PATH] += 1
             return
-        slices = slice_frame(frame, self._limit - DATA_OVERHEAD_BYTES, self._slice_id)
+        slices = self._slice(frame, self._limit - DATA_OVERHEAD_BYTES, 0)
         if not slices or len(frame) > MAX_FRAME_BYTES:
             self._drops[Drop.OVERSIZE] += 1
             return
-        self._slice_id = (self._slice_id + 1) & 0xFFFFFFFF
         for part in slices:
             if not self._seal(part, 0, 0, now):
                 self._drops[Drop.EXHAUSTED] += 1
                 return
         self._tx_bytes += len(frame)
 
+    def _slice(self, whole: bytes, room: int, flags: int) -> list[bytes]:
+        self._slice_id = (self._slice_id + 1) & 0xFFFFFFFF
+        return slice_frame(whole, room, self._slice_id, flags)
+
     def _measure(self) -> None:
         able = self._sealing is not None and self.target is not None
         self._room = max(0, self._limit - DATA_OVERHEAD_BYTES - 1) if able else 0
         self._enough = self._room - _WORTH_WAITING
+
+
+def _is_relay(source: Target) -> bool:
+    return len(source) == 4 and source[2] in (Transport.RELAY_UDP, Transport.RELAY_TLS)

@@ -19,13 +19,14 @@ from fabric.core.switch import Switch
 from fabric.dataplane.contract import Control, Drop, PeerCounters, Port, SessionKeys, Traffic
 from fabric.dataplane.guard import SourceGuard
 from fabric.dataplane.neighbours import Neighbours
-from fabric.dataplane.peer_port import Outlet, PeerPort, Target
+from fabric.dataplane.peer_port import Outlet, PeerPort
 from fabric.dataplane.session import Session, data_prefix
 from fabric.errors import DecodeError
-from fabric.wire.address import Address, Transport
+from fabric.wire.address import Address, Target, address_of, target_of
 from fabric.wire.datagram import DATA_TYPE
 from fabric.wire.ethernet import link_local_ip
 from fabric.wire.record import (
+    CONTROL_FLAG,
     FRAMES_HEAD,
     MIN_FRAME_BYTES,
     ControlRecord,
@@ -35,7 +36,7 @@ from fabric.wire.record import (
     Slice,
     UnknownRecord,
     decode_record,
-    encode_record,
+    is_control,
 )
 
 _DATA = bytes((DATA_TYPE,))
@@ -119,21 +120,17 @@ class ReferenceLane:
             port.seal_with(None)
         self._wipe(local_index)
 
-    def steer(self, peer: str, to: Address | None, payload_limit: int) -> None:
+    def steer(self, peer: str, to: Address | None, payload_limit: int, copy_to: Address | None = None) -> None:
         port = self._ports.get(peer)
         if port is not None:
-            is_usable = to is not None and to.transport is Transport.UDP
-            port.steer((to.ip, to.port) if to is not None and is_usable else None, payload_limit)
+            target = target_of(to) if to is not None else None
+            copy_target = target_of(copy_to) if copy_to is not None else None
+            port.steer(target, payload_limit, copy_target, self._now)
 
-    def send_control(self, local_index: int, payload: bytes, to: Address) -> None:
+    def send_control(self, local_index: int, payload: bytes, to: Address, *, whole: bool = False) -> None:
         session = self._sessions.get(local_index)
-        if session is None:
-            return
-        datagram = session.seal(encode_record(ControlRecord(payload) if payload else Empty()))
-        if datagram is None:
-            self._ports[session.peer].count_drop(Drop.EXHAUSTED)
-        else:
-            self._outlet.datagrams.append((datagram, (to.ip, to.port)))
+        if session is not None:
+            self._ports[session.peer].put_control(session, payload, target_of(to), whole=whole)
 
     def counters(self, peer: str) -> PeerCounters:
         port = self._ports.get(peer)
@@ -175,11 +172,14 @@ class ReferenceLane:
             session, port = inlet
             plain = session.open(datagram)
             if isinstance(plain, Drop):
-                port.count_drop(plain)
+                if plain is Drop.REPLAY:
+                    port.count_replay(source, now)
+                else:
+                    port.count_drop(plain)
                 continue
             session.opened += 1
             session.last_opened = now
-            if source != port.target:
+            if source != port.target and source != port.copy_target:  # noqa: PLR1714  (no tuple for each frame)
                 session.source = source
             if not session.touched:
                 session.touched = True
@@ -265,7 +265,7 @@ class ReferenceLane:
 
     def _handle_record(self, plain: bytes, session: Session, port: PeerPort, source: Target | None) -> None:
         """Anything but one frame in a live session; `source` is None for what was held."""
-        if session.awaiting and plain[:1] != bytes((RecordKind.CONTROL,)) and plain:
+        if session.awaiting and plain and not is_control(plain):
             if not session.hold(plain):
                 port.count_drop(Drop.HELD)
             return
@@ -279,28 +279,33 @@ class ReferenceLane:
                 for frame in frames:
                     self._handle_frame(frame, port)
             case Slice():
-                self._handle_slice(record, session, port)
+                self._handle_slice(record, session, port, source)
             case ControlRecord(message):
-                if source is not None:
-                    self._controls.append(Control(port.name, session.local_index, message, Address(*source)))
+                self._handle_control(message, session, source)
             case UnknownRecord():
                 port.count_drop(Drop.UNKNOWN_KIND)
             case Empty():
                 pass
 
-    def _handle_slice(self, piece: Slice, session: Session, port: PeerPort) -> None:
-        """A flag is a super-frame's, which no TAP of this lane takes."""
-        if piece.flags:
+    def _handle_control(self, message: bytes, session: Session, source: Target | None) -> None:
+        if source is not None:
+            self._controls.append(Control(session.peer, session.local_index, message, address_of(source)))
+
+    def _handle_slice(self, piece: Slice, session: Session, port: PeerPort, source: Target | None) -> None:
+        """Any other flag is a super-frame's, which no TAP of this lane takes, or of a later version."""
+        if piece.flags not in (0, CONTROL_FLAG):
             port.count_drop(Drop.UNKNOWN_KIND)
             return
-        frame = session.reassembly.handle_slice(piece, self._now)
+        whole = session.reassembly.handle_slice(piece, self._now)
         self._note_reassembly(session, port)
-        if frame is None:
+        if whole is None:
             return
-        if len(frame) < MIN_FRAME_BYTES:
+        if piece.flags:
+            self._handle_control(whole, session, source)
+        elif len(whole) < MIN_FRAME_BYTES:
             port.count_drop(Drop.MALFORMED)
         else:
-            self._handle_frame(frame, port)
+            self._handle_frame(whole, port)
 
     def _note_reassembly(self, session: Session, port: PeerPort) -> None:
         if session.reassembly.dropped:

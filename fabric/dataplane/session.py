@@ -11,7 +11,7 @@ from fabric.core.replay import ReplayWindow
 from fabric.crypto.aead import cipher
 from fabric.dataplane.contract import Drop, SessionKeys, Traffic
 from fabric.dataplane.slices import Reassembly
-from fabric.wire.address import Address
+from fabric.wire.address import Target, address_of
 from fabric.wire.datagram import DATA_HEADER_BYTES, DATA_OVERHEAD_BYTES, DATA_TYPE
 
 LAST_COUNTER = 2**31
@@ -118,7 +118,7 @@ class Session:
             last_opened=self.last_opened,
             last_sealed=self.last_sealed,
             highest_sealed_counter=self._counter - 1,
-            source=Address(*source) if source is not None else None,
+            source=address_of(source) if source is not None else None,
         )
         self._reset_report()
         return report
@@ -136,7 +136,7 @@ class Session:
         self.sealed = 0
         self.last_opened: Instant | None = None
         self.last_sealed: Instant | None = None
-        self.source: tuple[str, int] | None = None
+        self.source: Target | None = None
 
 
 def _refuse(_nonce: bytes, _message: bytes, _header: bytes) -> bytes:

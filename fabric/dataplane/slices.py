@@ -1,4 +1,4 @@
-"""Frames put together again from their slices: bounded in number, bytes and time.
+"""Frames and messages put together again from their slices: bounded in number, bytes and time.
 
 first slice --all others--> frame
     |---- EXPIRY_S, or too much else waits ----> dropped and counted
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fabric.core.machine import Instant
-from fabric.wire.record import MAX_FRAME_BYTES, Slice
+from fabric.wire.record import CONTROL_FLAG, MAX_CONTROL_BYTES, MAX_FRAME_BYTES, Slice
 
 EXPIRY_S = 1.0
 """All slices of a frame leave at once; what is a second late is lost, and TCP has sent it again by then."""
@@ -40,7 +40,7 @@ class Reassembly:
         self.dropped = 0
 
     def handle_slice(self, piece: Slice, now: Instant) -> bytes | None:
-        """Returns the whole frame once its last slice is here."""
+        """Returns the whole once its last slice is here."""
         self.handle_timeout(now)
         like = (piece.count, piece.flags, piece.vnet_header)
         partial = self._partial.get(piece.id)
@@ -65,7 +65,7 @@ class Reassembly:
         partial.parts[piece.index] = piece.part
         partial.length += len(piece.part)
         self._waiting_bytes += len(piece.part)
-        if partial.length > MAX_FRAME_BYTES:
+        if partial.length > (MAX_CONTROL_BYTES if piece.flags & CONTROL_FLAG else MAX_FRAME_BYTES):
             self._give_up(piece.id)
             return None
         if len(partial.parts) == piece.count:

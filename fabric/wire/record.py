@@ -7,7 +7,7 @@ FRAMES 1: whole Ethernet frames, at least one; those that wait together share a 
     | 1     | length n, u16 | frame          | length, u16   | ...
     +-------+---------------+----------------+---------------+---
 
-SLICE 2: a part of one frame that is too long for the path, or of one super-frame
+SLICE 2: a part of something that is too long for the path: a frame, a super-frame, or a message of core
 
      0       1       2       3       4               8                18
     +-------+-------+-------+-------+---------------+----------------+----------
@@ -15,8 +15,9 @@ SLICE 2: a part of one frame that is too long for the path, or of one super-fram
     |       | u8    | u8    | u8    |               |                |
     +-------+-------+-------+-------+---------------+----------------+----------
 
-    All slices of a frame have the same count, flags, id and vnet header, and are sealed under the same session.
+    All slices of a whole have the same count, flags, id and vnet header, and are sealed under the same session.
     Flag 1 says that the vnet header counts (a super-frame, virtio 1.2 section 5.1.6); without it, it is zero.
+    Flag 2 says that the whole is what a CONTROL record would have behind its kind, at most 8,192 bytes. Never both.
 
 CONTROL 3: a message of core, see `path`
 
@@ -50,6 +51,9 @@ MAX_FRAME_BYTES = 65_535 + 14 + 8
 MAX_SLICES = 255
 NO_VNET_HEADER = bytes(10)
 VNET_FLAG = 1
+CONTROL_FLAG = 2
+MAX_CONTROL_BYTES = 8192
+"""Twice the longest message there is, an envelope passed on (see `path`); a peer can't make us hold more for one."""
 
 _IPV6_UDP_BYTES = 40 + 8
 _TAGGED_ETHERNET_BYTES = 14 + 4
@@ -71,7 +75,7 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Part `index` of `count` of the frame `id`."""
+    """Part `index` of `count` of the whole `id`."""
 
     index: int
     count: int
@@ -97,6 +101,10 @@ class UnknownRecord:
 
     kind: int
 
+
+_CONTROL = bytes((RecordKind.CONTROL,))
+_SLICE = bytes((RecordKind.SLICE,))
+_CONTROL_FLAGS = bytes((CONTROL_FLAG,))
 
 Record = Frames | Slice | ControlRecord | Empty
 EMPTY = Empty()
@@ -154,8 +162,10 @@ def decode_frames(plain: bytes) -> tuple[bytes, ...]:
     return tuple(frames)
 
 
-def slice_frame(frame: bytes, record_limit: int, frame_id: int) -> list[bytes]:
+def slice_frame(frame: bytes, record_limit: int, frame_id: int, flags: int = 0) -> list[bytes]:
     """Returns the encoded slices, all of about one length, in records of at most `record_limit` bytes each.
+
+    With `CONTROL_FLAG` it is a message that is sliced, and no frame.
 
     Empty where more than `MAX_SLICES` would be needed.
     """
@@ -166,9 +176,16 @@ def slice_frame(frame: bytes, record_limit: int, frame_id: int) -> list[bytes]:
     length = -(-len(frame) // count)
     head = SLICE_HEAD.pack
     return [
-        head(RecordKind.SLICE, index, count, 0, frame_id, NO_VNET_HEADER) + frame[index * length : (index + 1) * length]
+        head(RecordKind.SLICE, index, count, flags, frame_id, NO_VNET_HEADER)
+        + frame[index * length : (index + 1) * length]
         for index in range(count)
     ]
+
+
+def is_control(plain: bytes) -> bool:
+    """Whether a record has a message of core in it, or a slice of one."""
+    kind = plain[:1]
+    return kind == _CONTROL or (kind == _SLICE and plain[3:4] == _CONTROL_FLAGS)
 
 
 def overlay_mtu(path_mtu: int) -> int:

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from fabric.crypto.aead import Suite
 from fabric.dataplane.contract import Control, Drop, Lane, Port, SessionKeys
+from fabric.dataplane.peer_port import COPY_LINGER_S
 from fabric.dataplane.session import LAST_COUNTER, Session
-from fabric.wire.address import Address, Transport
+from fabric.wire.address import Address, Transport, address_of, target_of
+from fabric.wire.record import CONTROL_FLAG, MAX_CONTROL_BYTES, VNET_FLAG, overlay_mtu, slice_frame
 from tests.dataplane.pair import End, carry, frame, ipv4, key_pair, meet, pair
 
 BROADCAST = b"\xff" * 6
@@ -123,7 +125,7 @@ def test_without_a_session_or_a_path_frames_are_counted_and_dropped() -> None:
     ann.lane.install(keys, awaiting=False)
     ann.lane.promote(keys.local_index)
     ann.lane.handle_frames([ipv4(ann, bob), frame(ann, bob)], 0.0)
-    ann.lane.steer(bob.name, Address("192.0.2.9", 1, Transport.TCP), 1472)
+    ann.lane.steer(bob.name, None, 0, bob.underlay)
     ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
     assert drops(ann, bob) == {Drop.NO_SESSION: 1, Drop.NO_PATH: 3}
     assert ann.take() == []
@@ -137,6 +139,102 @@ def test_datagrams_follow_the_steering() -> None:
     ann.lane.steer(bob.name, None, 0)
     ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
     assert drops(ann, bob) == {Drop.NO_PATH: 1}
+
+
+RELAY_ONE = Address("203.0.113.1", 3478, Transport.RELAY_UDP, 71)
+RELAY_TWO = Address("203.0.113.2", 443, Transport.RELAY_TLS, 72)
+
+
+@pytest.mark.parametrize(
+    "to",
+    [Address("192.0.2.9", 7, via=16), Address("192.0.2.9", 7, Transport.TCP, 3), RELAY_ONE, RELAY_TWO],
+)
+def test_frames_and_controls_go_to_any_transport_and_are_known_by_it(to: Address) -> None:
+    ann, bob = End(1), End(2)
+    at_ann, _ = meet(ann, bob)
+    ann.lane.steer(bob.name, to, 1452)
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    ann.lane.send_control(at_ann, b"hello", to)
+    sent = ann.lane.take_datagrams()
+    assert [target for _, target in sent] == [target_of(to)] * 2
+    bob.lane.handle_datagrams(sent, 0.0)
+    assert bob.lane.take_frames() == [ipv4(ann, bob)]
+    assert [control.source for control in bob.lane.take_controls()] == [to]
+    assert [report.source for report in bob.lane.take_traffic()] == [to]
+
+
+@pytest.mark.parametrize("limit", [1232, 548])
+def test_a_frame_of_the_full_overlay_mtu_gets_through_a_narrow_path(limit: int) -> None:
+    ann, bob = pair(limit=limit)
+    sent = bob.mac + ann.mac + b"\x81\x00\x00\x05\x88\xb5" + bytes(overlay_mtu(1500))
+    ann.lane.handle_frames([sent], 0.0)
+    datagrams = ann.take()
+    assert len(datagrams) == (2 if limit == 1232 else 3)
+    assert max(len(payload) for payload, _ in datagrams) <= limit
+    bob.lane.handle_datagrams(datagrams, 0.0)
+    assert bob.lane.take_frames() == [sent]
+
+
+# copies
+
+
+def test_a_copy_of_each_datagram_goes_out_and_one_of_two_comes_in() -> None:
+    ann, bob = End(1), End(2)
+    at_ann, _ = meet(ann, bob)
+    for end, other in ((ann, bob), (bob, ann)):
+        end.lane.steer(other.name, RELAY_ONE, 1300, RELAY_TWO)
+    frames = [ipv4(ann, bob), frame(ann, bob), frame(ann, bob, bytes(3000))]
+    ann.lane.handle_frames(frames, 0.0)
+    sent = ann.lane.take_datagrams()
+    assert [to for _, to in sent] == [target_of(RELAY_ONE), target_of(RELAY_TWO)] * (len(sent) // 2)
+    assert [payload for payload, _ in sent[::2]] == [payload for payload, _ in sent[1::2]]
+    bob.lane.handle_datagrams(sent, 0.0)
+    assert bob.lane.take_frames() == frames
+    assert drops(bob, ann) == {Drop.COPY: len(sent) // 2}
+    assert ann.lane.counters(bob.name).tx_bytes == bob.lane.counters(ann.name).rx_bytes
+    (report,) = bob.lane.take_traffic()
+    assert (report.source, report.opened) == (None, len(sent) // 2)
+    ann.lane.send_control(at_ann, b"hello", RELAY_ONE)
+    assert len(ann.lane.take_datagrams()) == 1
+
+
+@given(st.lists(st.sampled_from(["first", "second", "both"]), min_size=1, max_size=30))
+def test_no_frame_is_lost_while_each_datagram_gets_through_one_of_two_ways(ways: list[str]) -> None:
+    ann, bob = pair()
+    for end, other in ((ann, bob), (bob, ann)):
+        end.lane.steer(other.name, RELAY_ONE, 1300, RELAY_TWO)
+    frames = [ipv4(ann, bob, 1000 + number) for number in range(len(ways))]
+    ann.lane.handle_frames(frames, 0.0)
+    sent = ann.lane.take_datagrams()
+    wanted = {"first": (RELAY_ONE,), "second": (RELAY_TWO,), "both": (RELAY_ONE, RELAY_TWO)}
+    through = [item for n, item in enumerate(sent) if address_of(item[1]) in wanted[ways[n // 2]]]
+    bob.lane.handle_datagrams(through, 0.0)
+    assert bob.lane.take_frames() == frames
+    assert drops(bob, ann).get(Drop.COPY, 0) == ways.count("both")
+
+
+def test_late_copies_are_copies_and_later_ones_are_replays() -> None:
+    ann, bob = pair()
+    bob.lane.steer(ann.name, ann.underlay, 1472, RELAY_TWO)
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    datagrams = ann.take()
+    bob.lane.handle_datagrams(datagrams, 5.0)
+    bob.lane.steer(ann.name, ann.underlay, 1472)
+    bob.lane.handle_datagrams(datagrams, 5.0 + COPY_LINGER_S - 0.1)
+    assert drops(bob, ann) == {Drop.COPY: 1}
+    bob.lane.handle_datagrams(datagrams, 5.0 + COPY_LINGER_S)
+    assert drops(bob, ann) == {Drop.COPY: 1, Drop.REPLAY: 1}
+
+
+def test_what_a_relay_brings_twice_is_a_copy_to_who_sends_none() -> None:
+    ann, bob = pair()
+    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    ((payload, source),) = ann.take()
+    for relay in (RELAY_ONE, RELAY_TWO):
+        bob.lane.handle_datagrams([(payload, target_of(relay))], 0.0)
+    bob.lane.handle_datagrams([(payload, source), (payload, (*source, Transport.TCP, 3))], 0.0)
+    assert bob.lane.take_frames() == [ipv4(ann, bob)]
+    assert drops(bob, ann) == {Drop.COPY: 1, Drop.REPLAY: 2}
 
 
 def test_a_call_that_names_nobody_does_nothing() -> None:
@@ -267,6 +365,63 @@ def test_controls_and_empty_records_are_no_frames() -> None:
     assert report.source == Address("203.0.113.5", 5)
 
 
+@given(st.integers(0, MAX_CONTROL_BYTES), st.sampled_from([0, 548, 1232, 1472]), st.data())
+def test_a_long_control_comes_out_whole_however_narrow_the_path(length: int, limit: int, data: st.DataObject) -> None:
+    ann, bob = End(1), End(2)
+    at_ann, at_bob = meet(ann, bob, limit=limit)
+    message = bytes(range(256)) * (length // 256) + bytes(length % 256)
+    ann.lane.send_control(at_ann, message, bob.underlay)
+    datagrams = ann.take()
+    assert max(len(payload) for payload, _ in datagrams) <= (limit or 1200)
+    bob.lane.handle_datagrams(data.draw(st.permutations(datagrams)), 0.0)
+    controls = bob.lane.take_controls()
+    assert controls == ([Control(ann.name, at_bob, message, ann.underlay)] if message else [])
+    assert drops(bob, ann) == drops(ann, bob) == {}
+    assert bob.lane.take_frames() == []
+    assert bob.lane.next_timeout() is None
+
+
+def test_a_control_that_asks_for_its_own_length_travels_whole() -> None:
+    ann, bob = End(1), End(2)
+    at_ann, _ = meet(ann, bob, limit=1232)
+    ann.lane.send_control(at_ann, bytes(1400), bob.underlay, whole=True)
+    assert [len(payload) for payload, _ in ann.take()] == [1433]
+
+
+def test_a_control_longer_than_any_is_counted_at_both_ends() -> None:
+    ann, bob = End(1), End(2)
+    at_ann, _ = meet(ann, bob)
+    ann.lane.send_control(at_ann, bytes(MAX_CONTROL_BYTES + 1), bob.underlay)
+    assert ann.take() == []
+    assert drops(ann, bob) == {Drop.OVERSIZE: 1}
+    session = ann.lane._sessions[at_ann]
+    parts = slice_frame(bytes(MAX_CONTROL_BYTES + 1), 1400, 1, CONTROL_FLAG)
+    bob.lane.handle_datagrams([(session.seal(part) or b"", ann.source) for part in parts], 0.0)
+    assert bob.lane.take_controls() == []
+    assert drops(bob, ann) == {Drop.REASSEMBLY: 1}
+
+
+@pytest.mark.parametrize("flags", [VNET_FLAG, VNET_FLAG | CONTROL_FLAG, 4, 0x80])
+def test_slices_of_what_this_lane_does_not_take_are_counted(flags: int) -> None:
+    ann, bob = End(1), End(2)
+    at_ann, _ = meet(ann, bob)
+    parts = slice_frame(frame(ann, bob, bytes(2000)), 1400, 1, flags)
+    session = ann.lane._sessions[at_ann]
+    bob.lane.handle_datagrams([(session.seal(part) or b"", ann.source) for part in parts], 0.0)
+    assert bob.lane.take_frames() == []
+    assert bob.lane.take_controls() == []
+    assert drops(bob, ann) == {Drop.UNKNOWN_KIND: len(parts)}
+
+
+def test_a_key_used_up_amid_a_control_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, bob = End(1), End(2)
+    at_ann, _ = meet(ann, bob)
+    monkeypatch.setattr("fabric.dataplane.session.LAST_COUNTER", 2)
+    ann.lane.send_control(at_ann, bytes(6000), bob.underlay)
+    assert len(ann.take()) == 2
+    assert drops(ann, bob) == {Drop.EXHAUSTED: 1}
+
+
 def test_traffic_is_reported_once_a_batch_and_session() -> None:
     ann, bob = End(1), End(2)
     at_ann, at_bob = meet(ann, bob)
@@ -334,9 +489,10 @@ def test_a_control_message_is_told_while_its_session_waits() -> None:
     ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
     at_ann = ann.lane.take_traffic()[0].local_index
     ann.lane.send_control(at_ann, b"hello", bob.underlay)
+    ann.lane.send_control(at_ann, bytes(3000), bob.underlay)
     ann.lane.send_control(at_ann, b"", bob.underlay)
     bob.lane.handle_datagrams(ann.take(), 0.0)
-    assert [control.payload for control in bob.lane.take_controls()] == [b"hello"]
+    assert [control.payload for control in bob.lane.take_controls()] == [b"hello", bytes(3000)]
     bob.lane.promote(index)
     assert bob.lane.take_frames() == [ipv4(ann, bob)]
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fabric.errors import DecodeError
 from fabric.wire.record import (
+    CONTROL_FLAG,
     EMPTY,
     MAX_SLICES,
     NO_VNET_HEADER,
@@ -19,6 +20,7 @@ from fabric.wire.record import (
     UnknownRecord,
     decode_record,
     encode_record,
+    is_control,
     overlay_mtu,
     slice_frame,
 )
@@ -110,6 +112,16 @@ def test_slices_fit_and_join_to_the_frame(frame: bytes, limit: int) -> None:
     assert [piece.index for piece in pieces] == list(range(len(pieces)))
     assert {(p.count, p.flags, p.id, p.vnet_header) for p in pieces} == {(len(pieces), 0, 77, NO_VNET_HEADER)}
     assert b"".join(piece.part for piece in pieces) == frame
+
+
+def test_slices_of_a_control_say_so() -> None:
+    (only,) = slice_frame(b"hello", 100, 9, CONTROL_FLAG)
+    assert only == b"\x02\x00\x01\x02\x00\x00\x00\x09" + NO_VNET_HEADER + b"hello"
+    assert is_control(only)
+    assert is_control(b"\x03hello")
+    assert is_control(b"\x03")
+    for other in (b"", b"\x02", slice_frame(b"hello", 100, 9)[0], b"\x01\x00\x0e" + bytes(14), b"\x09\x00\x00\x02"):
+        assert not is_control(other)
 
 
 @pytest.mark.parametrize("limit", [-5, 0, 18])
