@@ -42,9 +42,11 @@ def settle(reflexive: Reflexive, now: float, seen: Address = SEEN) -> None:
 
 def silence(reflexive: Reflexive, now: float) -> float:
     """Lets every try go unanswered; returns when the last was made."""
-    for _ in range(len(RETRIES_S) + 1):
-        assert asked(reflexive, now)
-        last, now = now, reflexive.next_timeout() or 0.0
+    tries = 0
+    while tries <= len(RETRIES_S):
+        if asked(reflexive, now):
+            tries, last = tries + 1, now
+        now = reflexive.next_timeout() or 0.0
     return last
 
 
