@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -100,7 +101,8 @@ class Host:
         self.tcp = Stack(self, schedule)
         self.awake = True
         self.overhear: Receive | None = None
-        self.sent_datagrams = 0
+        self.sent_to: Counter[str] = Counter()
+        """Datagrams, by the address that they went to."""
         self.sent_bytes = 0
 
     @property
@@ -155,7 +157,7 @@ class Host:
             return
         for realm, interface, plug in self._homes_for(to[0]):
             packet = Packet((str(interface.ip), port), to, payload)
-            self.sent_datagrams += 1
+            self.sent_to[to[0]] += 1
             self.sent_bytes += packet.ip_bytes
             realm.send(packet, plug)
 
