@@ -6,9 +6,17 @@ from ipaddress import ip_interface
 
 import pytest
 
-from fabric.shell.links import HostAddress, Link, read_underlay, underlay
+from fabric.shell.links import (
+    HostAddress,
+    Link,
+    UnderlayLink,
+    read_underlay,
+    read_underlay_links,
+    underlay,
+    underlay_links,
+)
 
-UP, LOOPBACK, RUNNING = 0x1, 0x8, 0x40
+UP, LOOPBACK, RUNNING, MULTICAST = 0x1, 0x8, 0x40, 0x1000
 DADFAILED, DEPRECATED, TENTATIVE = 0x08, 0x20, 0x40
 CARD = Link(2, "eth0", UP | RUNNING, "52:54:00:00:00:01")
 
@@ -49,6 +57,21 @@ def test_addresses_that_the_kernel_will_not_use_are_left_out(flags: int) -> None
 
 def test_an_address_without_its_link_is_left_out() -> None:
     assert underlay([], of(CARD, "192.0.2.7/24"), "fabric0") == ()
+
+
+def test_links_come_with_their_own_addresses_and_only_where_there_are_some() -> None:
+    wide = Link(3, "eth1", UP | RUNNING | MULTICAST, "52:54:00:00:00:02")
+    bare = Link(4, "eth2", UP | RUNNING | MULTICAST, "52:54:00:00:00:03")
+    addresses = [*of(wide, "198.51.100.1/24", "fe80::1/64"), *of(CARD, "192.0.2.7/24"), *of(bare, "fe80::2/64")]
+    assert underlay_links([CARD, wide, bare], addresses, "fabric0") == (
+        UnderlayLink(2, "eth0", False, (ip_interface("192.0.2.7/24"),)),
+        UnderlayLink(3, "eth1", True, (ip_interface("198.51.100.1/24"),)),
+    )
+
+
+async def test_links_and_addresses_are_of_one_look() -> None:
+    links = await read_underlay_links("fabric0")
+    assert {address for link in links for address in link.addresses} == set(await read_underlay("fabric0"))
 
 
 async def test_the_kernel_is_asked_and_understood() -> None:
