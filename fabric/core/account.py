@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from fabric.core.acquaintance import Acquaintance
+from fabric.core.explain import Case, Here, explain
 from fabric.core.keying import Keying
-from fabric.core.path import BEST_RANK, PathAgent, payload_limit
-from fabric.core.status import PathStatus, PeerState, PeerStatus
+from fabric.core.machine import Instant
+from fabric.core.path import PUNCH_INTERVALS_S, Path, PathAgent
+from fabric.core.status import Attempt, Outcome, PathStatus, PeerState, PeerStatus
 from fabric.dataplane.contract import PeerCounters
+from fabric.wire.nat import UNKNOWN_NAT
 
 
 def state_of(papers: Acquaintance, keying: Keying, paths: PathAgent) -> PeerState:
@@ -27,14 +30,15 @@ def describe(
     *,
     why: str,
     last_seen_s: float | None,
-    path_mtu: int,
+    guesses: int,
+    now: Instant,
 ) -> PeerStatus:
     state, certificate, live = state_of(papers, keying, paths), papers.certificate, keying.live
     return PeerStatus(
         name=papers.name,
         state=state,
         why=why,
-        path=_path_status(paths, path_mtu) if state is PeerState.CONNECTED else None,
+        path=_path_status(paths) if state is PeerState.CONNECTED else None,
         cipher=live.suite.label if live is not None else None,
         addresses=tuple(str(a) for a in certificate.addresses) if certificate is not None else (),
         mac=certificate.mac.hex(":") if certificate is not None else None,
@@ -43,47 +47,103 @@ def describe(
         rx_bytes=counters.rx_bytes,
         tx_bytes=counters.tx_bytes,
         drops={drop.value: count for drop, count in counters.drops.items() if count},
+        attempts=attempts_of(paths, now),
+        nat=papers.offer.nat if papers.offer is not None else None,
+        guesses=guesses,
     )
 
 
-def explain(state: PeerState, name: str, paths: PathAgent, *, is_service_up: bool) -> str:
+def explain_state(
+    state: PeerState,
+    papers: Acquaintance,
+    paths: PathAgent,
+    here: Here,
+    *,
+    guesses: int,
+    is_guessing: bool,
+    now: Instant,
+) -> str:
     """Says what happened and what would have to change."""
+    name = papers.name
     match state:
         case PeerState.DISABLED:
             return f"disabled here; `fabric enable {name}` takes it up again"
         case PeerState.PENDING:
-            return _why_pending(name, is_service_up)
+            return _why_pending(name, here)
         case PeerState.INTRODUCED:
             return f"introduced; {name} has not told where it can be reached, it may be off"
-        case PeerState.CONNECTING:
-            return _why_connecting(name, paths)
-        case PeerState.CONNECTED:
-            return _why_this_path(paths)
+        case PeerState.CONNECTING if paths.primary is not None:
+            return "a path is open, the handshake is under way"
+        case PeerState.CONNECTING | PeerState.CONNECTED:
+            return explain(case_of(papers, paths, here, guesses=guesses, is_guessing=is_guessing, now=now))
         case PeerState.QUARANTINED:
             return f"the state shared with {name} does not match: one of the two was copied or restored"
 
 
-def _why_pending(name: str, is_service_up: bool) -> str:
-    if not is_service_up:
+def case_of(
+    papers: Acquaintance, paths: PathAgent, here: Here, *, guesses: int, is_guessing: bool, now: Instant
+) -> Case:
+    """Returns what there is to explain of a peer."""
+    primary = paths.primary
+    return Case(
+        peer=papers.name,
+        here=here,
+        theirs=papers.offer.nat if papers.offer is not None else UNKNOWN_NAT,
+        path=primary.kind if primary is not None else None,
+        remote=primary.address if primary is not None else None,
+        attempts=attempts_of(paths, now),
+        guesses=guesses,
+        is_guessing=is_guessing,
+        relays_granted=len(papers.record.relays),
+        relays_bound=sum(1 for path in paths.paths if path.is_relayed),
+    )
+
+
+def attempts_of(paths: PathAgent, now: Instant) -> tuple[Attempt, ...]:
+    """Returns what was tried, the best class first."""
+    return tuple(_attempt(path, now) for path in sorted(paths.paths, key=lambda path: path.rank))
+
+
+def _why_pending(name: str, here: Here) -> str:
+    if not here.is_service_up:
         return "there is no connection to the discovery service, and only it can introduce the two of you"
     return f"{name} has not stated the intent to meet this endpoint, or is not known by that name"
 
 
-def _why_connecting(name: str, paths: PathAgent) -> str:
-    if paths.primary is None:
-        return f"no answer yet on any of the {len(paths.paths)} addresses of {name}"
-    return "a path is open, the handshake is under way"
-
-
-def _why_this_path(paths: PathAgent) -> str:
-    primary = paths.primary
-    if primary is None:
-        return "the path was lost just now"
-    return "on the same local network" if primary.rank == BEST_RANK else "directly over UDP"
-
-
-def _path_status(paths: PathAgent, path_mtu: int) -> PathStatus | None:
+def _path_status(paths: PathAgent) -> PathStatus | None:
     primary = paths.primary
     if primary is None:
         return None
-    return PathStatus(primary.kind, primary.address, primary.rtt_s, payload_limit(primary.address, path_mtu))
+    return PathStatus(primary.kind, primary.address, primary.rtt_s, primary.payload_limit)
+
+
+def _attempt(path: Path, now: Instant) -> Attempt:
+    return Attempt(
+        remote=path.address,
+        candidate=path.candidate,
+        kind=path.kind,
+        outcome=_outcome(path),
+        tries=path.total_tries,
+        first_tried_s=_ago(path.first_tried, now),
+        last_tried_s=_ago(path.last_tried, now),
+        last_answer_s=_ago(path.last_answer, now),
+        rtt_s=path.rtt_s,
+        mtu=path.mtu.confirmed,
+        why=path.why,
+    )
+
+
+def _outcome(path: Path) -> Outcome:
+    if path.valid:
+        return Outcome.ANSWERS
+    if path.last_answer is not None:
+        return Outcome.LOST
+    if path.last_tried is None:
+        return Outcome.WAITING
+    if path.is_door and path.why:
+        return Outcome.REFUSED if "refused" in path.why else Outcome.UNANSWERED
+    return Outcome.UNANSWERED if path.tries >= len(PUNCH_INTERVALS_S) else Outcome.TRYING
+
+
+def _ago(at: Instant | None, now: Instant) -> float | None:
+    return None if at is None else now - at

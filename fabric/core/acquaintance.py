@@ -22,8 +22,9 @@ from fabric.identity.envelope import open_envelope, peek_envelope, seal_envelope
 from fabric.identity.intent import Intent, open_intent, sign_intent
 from fabric.wire.address import Address, Candidate, CandidateKind
 from fabric.wire.envelope import EnvelopeKind
+from fabric.wire.nat import NatBehaviour
 from fabric.wire.offer import Offer, decode_offer, encode_offer
-from fabric.wire.rendezvous import Introduction, SendOffer, StateIntent
+from fabric.wire.rendezvous import Granted, Introduction, SendOffer, StateIntent
 
 GATE_SHARE_BYTES = 32
 ENVELOPE_ID_BYTES = 16
@@ -159,6 +160,7 @@ class Acquaintance:
         self.void = ""
         serial = self.record.bundle_serial if self.record.pinned_key is not None else 0
         self._change(certificate=None, intent=None, bundle=None, bundle_serial=serial, offer=None, last_address=None)
+        self._change(grant=None, relays=())
 
     def pin(self, certificate: Certificate) -> None:
         """The peer has proven itself in a handshake: this is its key from now on."""
@@ -168,19 +170,26 @@ class Acquaintance:
     def remember_address(self, address: Address) -> None:
         self._change(last_address=(address.ip, address.port))
 
+    def note_grant(self, granted: Granted) -> None:
+        """The pair may use these relays, also when the service is out of reach."""
+        relays = tuple((place.host, place.udp_port, place.tls_port) for place in granted.relays)
+        self._change(grant=granted.grant, relays=relays)
+
     def set_enabled(self, enabled: bool) -> None:
         self._change(enabled=enabled)
 
     def set_fingerprint(self, fingerprint: str) -> None:
         self._change(fingerprint=fingerprint)
 
-    def make_offer(self, candidates: tuple[Candidate, ...], *, reply_wanted: bool, now: Instant) -> bytes:
+    def make_offer(
+        self, candidates: tuple[Candidate, ...], nat: NatBehaviour, *, reply_wanted: bool, now: Instant
+    ) -> bytes:
         """Returns an encoded offer, newer than every one before it. Only after an introduction."""
         created_ms = self._offer_date_ms(now)
         index, share = self.record.gate_index, self.record.gate_share
         if index is None or share is None:
             raise AuthenticationError(f"{self.name} has not been introduced")
-        return encode_offer(Offer(created_ms, index, share, reply_wanted, candidates))
+        return encode_offer(Offer(created_ms, index, share, reply_wanted, candidates, nat))
 
     def seal_offer(self, offer: bytes, life_s: int, now: Instant) -> SendOffer | None:
         """Returns the offer in an envelope, or None where no key of the peer is known to seal it to."""

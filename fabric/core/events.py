@@ -126,15 +126,17 @@ class RelayLinkUnwanted:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccepted:
-    """The service has proven itself. `unix_time` is its clock."""
+    """The service has proven itself on this channel. `unix_time` is its clock."""
 
+    link: int
     unix_time: float
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRejected:
-    """The service could not prove itself, or broke the protocol: close the channel."""
+    """The service could not prove itself, or broke the protocol: close this channel."""
 
+    link: int
     why: str
 
 

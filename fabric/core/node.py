@@ -10,43 +10,59 @@ import math
 from collections import Counter, deque
 from collections.abc import Sequence
 
+from fabric.core.beacons import GROUP, PORT, Beacons
+from fabric.core.channels import Channels
 from fabric.core.credentials import Credentials
 from fabric.core.events import (
     Event,
     ForgetRecord,
+    LinkUnwanted,
+    ListenWanted,
+    RelayLinkUnwanted,
+    RelayLinkWanted,
+    RelaysNamed,
     RevocationsReplaced,
     ServiceAccepted,
     ServiceRefused,
     ServiceRejected,
+    SocketsUnwanted,
+    SocketsWanted,
     StoreRecord,
     StunNames,
 )
+from fabric.core.explain import Here, has_wide_ipv6
+from fabric.core.guessing import SOCKETS
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
+from fabric.core.own_addresses import Interface, OwnAddresses
+from fabric.core.passing import Passing, choose_passers
 from fabric.core.peer import Peer
 from fabric.core.records import PeerRecord
 from fabric.core.reflexive import MAX_SERVERS, Reflexive
-from fabric.core.rendezvous import Channel, ChannelState
+from fabric.core.relays import ChannelsChanged, Relays, ResolvedRelay
 from fabric.core.settings import Settings
-from fabric.core.status import PeerStatus
+from fabric.core.status import PeerState, PeerStatus
 from fabric.core.surroundings import Surroundings
 from fabric.dataplane.contract import Control, Lane, Traffic
 from fabric.errors import AuthenticationError, CertificateError, DecodeError
 from fabric.identity.bundle import BundleSecrets
 from fabric.identity.certificate import Certificate
 from fabric.identity.name import parse_name
-from fabric.wire.address import Address, Candidate, CandidateKind
+from fabric.wire.address import Address
 from fabric.wire.datagram import DatagramKind, classify, decode_gated
-from fabric.wire.path import CloseReason
+from fabric.wire.path import CloseReason, ControlKind, Forward, Forwarded, decode_control
 from fabric.wire.rendezvous import (
     DeliverOffer,
+    Granted,
     IntentNoted,
     Introduction,
     PublishBundle,
     Refused,
+    RelayPlace,
     Renew,
     Renewed,
     Revocations,
+    SendOffer,
     ToEndpoint,
     ToService,
     Welcome,
@@ -54,7 +70,8 @@ from fabric.wire.rendezvous import (
     Withdrawn,
 )
 
-Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+BEACON_GROUP = Address(GROUP, PORT)
+_FORWARD_KINDS = (ControlKind.FORWARD, ControlKind.FORWARDED)
 
 
 class Node:
@@ -79,7 +96,11 @@ class Node:
         self._settings = settings
         self._started_unix = calendar.unix(now)
         self._reflexive = Reflexive(draw, settings.stun_interval_s)
-        self._channel = Channel(identity, draw)
+        self._own = OwnAddresses(self._reflexive)
+        self._channels = Channels(identity, draw)
+        self._relays = Relays(identity, draw, now)
+        self._beacons = Beacons()
+        self._passing = Passing()
         self._credentials = Credentials(identity, calendar, now)
         self._around = Surroundings(
             identity,
@@ -91,9 +112,12 @@ class Node:
             self._allocate_gate_index,
             self._is_overlay,
             self._check_address,
+            self._can_pass_on,
+            self.here,
         )
-        self._interfaces: tuple[Interface, ...] = ()
-        self._port = 0
+        self._connected: set[str] = set()
+        self._tcp_wanted_by: set[str] = set()
+        self._sockets_lent_to: str | None = None
         self._peers: dict[str, Peer] = {}
         self._gates: dict[int, Peer] = {}
         self._open_gates: dict[str, int] = {}
@@ -101,10 +125,10 @@ class Node:
         self._removed: set[str] = set()
         self._events: deque[Event] = deque()
         self._transmits: deque[Transmit] = deque()
-        self._messages: deque[ToService] = deque()
+        self._messages: deque[tuple[int, ToService]] = deque()
         self.counters: Counter[str] = Counter()
         self._restore(records, now)
-        self._settle_all()
+        self._settle_all(now)
 
     @property
     def certificate(self) -> Certificate:
@@ -113,7 +137,17 @@ class Node:
 
     @property
     def is_service_up(self) -> bool:
-        return self._channel.is_up
+        return self._channels.is_up
+
+    def here(self) -> Here:
+        """What is known of the own network."""
+        return Here(
+            port=self._own.port,
+            nat=self._reflexive.nat,
+            has_ipv4=any(network.version == 4 for network in self._own.networks),
+            has_ipv6=has_wide_ipv6(candidate.address.ip for candidate in self._own.candidates()),
+            is_service_up=self.is_service_up,
+        )
 
     # the network
 
@@ -126,6 +160,8 @@ class Node:
                 case DatagramKind.STUN:
                     if self._reflexive.handle_datagram_untrusted(source, payload, now):
                         self._spread_candidates(moved=False, now=now)
+                case DatagramKind.RELAY_CONTROL:
+                    self._relays.handle_datagram_untrusted(source, payload, now)
                 case _:
                     self.counters["unknown_datagram"] += 1
         except DecodeError:
@@ -139,17 +175,22 @@ class Node:
         if peer is None:
             return
         try:
-            peer.handle_control_untrusted(control, now)
+            if control.payload[:1] and control.payload[0] in _FORWARD_KINDS:
+                self._handle_forward_untrusted(peer, control, now)
+            else:
+                peer.handle_control_untrusted(control, now)
         except DecodeError:
             self.counters["malformed_control"] += 1
-        self._settle_peer(peer)
+        except AuthenticationError:
+            self.counters["unauthentic_control"] += 1
+        self._settle_peer(peer, now)
 
     def handle_traffic(self, traffic: Sequence[Traffic], now: Instant) -> None:
         for report in traffic:
             peer = self._peers.get(report.peer)
             if peer is not None:
                 peer.handle_traffic(report, now)
-                self._settle_peer(peer)
+                self._settle_peer(peer, now)
 
     def handle_interfaces(self, interfaces: Sequence[Interface], port: int, now: Instant) -> None:
         """`interfaces` are the underlay's addresses with their networks; `port` is that of the UDP sockets.
@@ -157,10 +198,68 @@ class Node:
         To be called whenever the host's network changes, also where it ends up with the same private address: the
         network behind it may be another.
         """
-        self._interfaces, self._port = tuple(sorted(set(interfaces), key=lambda i: (i.version, i))), port
-        self._reflexive.handle_moved(now)
+        self._own.handle_interfaces(interfaces, port, now)
+        self._relays.handle_moved(now)
+        self._beacons.handle_moved(now)
         self._spread_candidates(moved=True, now=now)
         self._settle_own()
+
+    def handle_mapped(self, addresses: Sequence[Address], now: Instant) -> None:
+        """These ports of a router are forwarded to the own one now."""
+        if self._own.handle_mapped(addresses):
+            self._spread_candidates(moved=False, now=now)
+        self._settle_own()
+
+    def handle_tcp_reflexive(self, addresses: Sequence[Address], now: Instant) -> None:
+        """Where servers see the own TCP port."""
+        if self._own.handle_tcp(addresses):
+            self._spread_candidates(moved=False, now=now)
+        self._settle_own()
+
+    def handle_link(self, link: Address, asked: Address | None, now: Instant) -> None:
+        """A TCP connection stands. One that was taken belongs to nobody until a peer speaks on it."""
+        is_taken = asked is None
+        if asked is not None:
+            for peer in self._peers.values():
+                is_taken |= peer.handle_link(link, asked, now)
+                self._settle_peer(peer, now)
+        if not is_taken:
+            self._events.append(LinkUnwanted(link))
+
+    def handle_link_lost(self, link: Address, now: Instant) -> None:
+        for peer in self._peers.values():
+            peer.handle_link_lost(link, now)
+            self._settle_peer(peer, now)
+
+    def handle_connect_failed(self, to: Address, why: str, now: Instant) -> None:
+        for peer in self._peers.values():
+            peer.handle_connect_failed(to, why, now)
+            self._settle_peer(peer, now)
+
+    def handle_sockets(self, vias: tuple[int, ...], now: Instant) -> None:
+        """The sockets that were wanted are open."""
+        peer = self._peers.get(self._sockets_lent_to or "")
+        if peer is None or not peer.wants_sockets:
+            self._events.append(SocketsUnwanted(vias))
+            self._sockets_lent_to = None
+            return
+        peer.handle_sockets(vias, now)
+        self._settle_peer(peer, now)
+
+    def handle_too_long(self, targets: Sequence[Address], now: Instant) -> None:
+        """The own device refused datagrams to these for their length."""
+        for to in targets:
+            for peer in self._peers.values():
+                peer.handle_too_long(to, now)
+                self._settle_peer(peer, now)
+
+    def handle_relays(self, resolved: Sequence[ResolvedRelay], now: Instant) -> None:
+        self._relays.handle_relays(resolved, now)
+        self._settle_relays(now)
+
+    def handle_relay_link(self, relay: Address, *, up: bool, now: Instant) -> None:
+        self._relays.handle_relay_link(relay, up=up, now=now)
+        self._settle_relays(now)
 
     def handle_stun_servers(self, addresses: Sequence[Address], now: Instant) -> None:
         self._reflexive.handle_servers(addresses, now)
@@ -169,33 +268,38 @@ class Node:
 
     # the service
 
-    def handle_service_connected(self, tls_certificate: bytes, _now: Instant) -> None:
-        """A channel is open over TLS with this certificate, which the shell has verified against the authority."""
-        self._channel.handle_connected(tls_certificate)
+    def handle_service_connected(self, link: int, tls_certificate: bytes, _now: Instant) -> None:
+        """A channel is open over TLS with this certificate, which the shell has verified against the authority.
+
+        `link` is a number that no other connection has or had: there may be two at once.
+        """
+        self._channels.handle_connected(link, tls_certificate)
         self._settle_own()
 
-    def handle_service_lost(self, now: Instant) -> None:
-        was_up = self._channel.is_up
-        self._channel.handle_lost()
-        self._messages.clear()
-        if was_up:
+    def handle_service_lost(self, link: int, now: Instant) -> None:
+        if self._channels.handle_lost(link):
+            self._messages.clear()
             for peer in list(self._peers.values()):
                 peer.handle_service(up=False, now=now)
-        self._settle_all()
+            self._settle_all(now)
+        self._settle_own()
 
-    def handle_service_message(self, message: ToEndpoint, now: Instant) -> None:
+    def handle_service_message(self, link: int, message: ToEndpoint, now: Instant) -> None:
         """What the service says is believed only as far as the two ends signed it."""
-        if self._channel.state is ChannelState.LOST:
+        if not self._channels.knows(link):
             self.counters["unexpected_message"] += 1
             return
+        was_up = self._channels.is_up
         try:
-            accepted = self._channel.handle_message_untrusted(message)
+            accepted = self._channels.handle_message_untrusted(link, message)
         except AuthenticationError as error:
-            self._events.append(ServiceRejected(str(error)))
-            self.handle_service_lost(now)
+            self._events.append(ServiceRejected(link, str(error)))
+            self.handle_service_lost(link, now)
             return
         try:
-            if accepted is not None:
+            if isinstance(accepted, Welcome):
+                self._handle_welcome(link, accepted, was_up=was_up, now=now)
+            elif accepted is not None:
                 self._handle_said_untrusted(accepted, now)
         except (DecodeError, AuthenticationError):
             self.counters["unauthentic_message"] += 1
@@ -215,7 +319,7 @@ class Node:
             self._admit(PeerRecord(name=peer, fingerprint=fingerprint), since_unix=0.0, now=now)
         elif known is not None and fingerprint is not None:
             known.set_fingerprint(fingerprint, now)
-            self._settle_peer(known)
+            self._settle_peer(known, now)
         self._settle_own()
 
     def remove(self, peer: str, now: Instant) -> bool:
@@ -225,8 +329,7 @@ class Node:
             return False
         known.close(CloseReason.WITHDRAWN, now)
         self._take_from(known)
-        self._deadlines.pop(peer, None)
-        self._close_gate(peer)
+        self._forget_all_of(peer)
         self._withdraw(peer)
         self._settle_own()
         return True
@@ -243,18 +346,18 @@ class Node:
         if known is None:
             return False
         sent = known.ping(token, now)
-        self._settle_peer(known)
+        self._settle_peer(known, now)
         return sent
 
     def request_renewal(self, request: bytes, _now: Instant) -> None:
         """`request` is a PKCS#10 over the own key; the answer to `RenewalDue`."""
-        self._channel.say(Renew(request))
+        self._channels.say(Renew(request))
         self._settle_own()
 
     def replace_bundle(self, bundle: bytes, secrets: BundleSecrets, now: Instant) -> None:
         """Takes a new key bundle into use; the shell has made it durable. The answer to `BundleDue`."""
         self._credentials.replace_bundle(bundle, secrets, now)
-        self._channel.say(PublishBundle(bundle))
+        self._channels.say(PublishBundle(bundle))
         self._settle_own()
 
     def handle_clock_set(self, offset: float, now: Instant) -> None:
@@ -263,31 +366,35 @@ class Node:
         self._credentials.handle_clock_set(now)
         for peer in self._peers.values():
             peer.handle_clock_set(by_s, now)
-        self._settle_all()
+        self._settle_all(now)
 
     def close(self, now: Instant) -> None:
         """The daemon stops: peers are told, so that they need not find out."""
         for peer in self._peers.values():
             peer.close(CloseReason.STOPPED, now)
-        self._settle_all()
+        self._settle_all(now)
 
     def handle_timeout(self, now: Instant) -> None:
         if self._reflexive.handle_timeout(now):
             self._spread_candidates(moved=False, now=now)
-        self._credentials.handle_timeout(now, is_service_up=self._channel.is_up)
+        self._relays.handle_timeout(now)
+        self._send_beacons(now)
+        self._credentials.handle_timeout(now, is_service_up=self._channels.is_up)
         for name in [name for name, due in self._deadlines.items() if due <= now]:
             peer = self._peers[name]
             had_path = peer.has_path
             peer.handle_timeout(now)
             if had_path and not peer.has_path:
                 self._reflexive.doubt(now)  # a router that began anew loses paths, and gives other addresses
-            self._settle_peer(peer)
+            self._settle_peer(peer, now)
+        self._settle_relays(now)
         self._settle_own()
 
     # what the driver takes out
 
     def next_timeout(self) -> Instant | None:
-        own = (self._reflexive.next_timeout(), self._credentials.next_timeout())
+        machines = (self._reflexive, self._credentials, self._relays, self._beacons)
+        own = (machine.next_timeout() for machine in machines)
         return min((at for at in (*own, *self._deadlines.values()) if at is not None), default=None)
 
     def poll_event(self) -> Event | None:
@@ -296,7 +403,8 @@ class Node:
     def poll_transmit(self) -> Transmit | None:
         return self._transmits.popleft() if self._transmits else None
 
-    def poll_message(self) -> ToService | None:
+    def poll_message(self) -> tuple[int, ToService] | None:
+        """Returns the number of a channel, and what to say on it."""
         return self._messages.popleft() if self._messages else None
 
     def status(self, now: Instant) -> tuple[PeerStatus, ...]:
@@ -312,12 +420,14 @@ class Node:
                 self._admit(record, since_unix=self._started_unix, now=now)
 
     def _admit(self, record: PeerRecord, *, since_unix: float, now: Instant) -> None:
-        peer = self._peers[record.name] = Peer(self._around, record, since_unix, is_service_up=self._channel.is_up)
+        peer = self._peers[record.name] = Peer(self._around, record, since_unix, is_service_up=self._channels.is_up)
         self._events.append(StoreRecord(record))
+        if record.grant is not None:
+            self._relays.handle_granted(record.name, record.grant, tuple(RelayPlace(*r) for r in record.relays), now)
         peer.start(now)
-        peer.handle_local(self._candidates(), self._networks(), moved=False, now=now)
-        peer.handle_service(up=self._channel.is_up, now=now)
-        self._settle_peer(peer)
+        peer.handle_local(self._own.candidates(), self._reflexive.nat, self._own.networks, moved=False, now=now)
+        peer.handle_service(up=self._channels.is_up, now=now)
+        self._settle_peer(peer, now)
 
     def _handle_gated_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
         gated = decode_gated(payload)
@@ -328,13 +438,13 @@ class Node:
         try:
             peer.handle_gated_untrusted(source, gated, now)
         finally:
-            self._settle_peer(peer)
+            self._settle_peer(peer, now)
 
     def _handle_said_untrusted(self, message: ToEndpoint, now: Instant) -> None:
         match message:
-            case Welcome():
-                self._handle_welcome(message, now)
-            case Introduction(peer=name) | Withdrawn(peer=name) | DeliverOffer(sender=name) if name in self._peers:
+            case Introduction(peer=name) | Granted(peer=name) | Withdrawn(peer=name) | DeliverOffer(sender=name) if (
+                name in self._peers
+            ):
                 self._handle_said_of_untrusted(self._peers[name], message, now)
             case Revocations(crl=crl):
                 self._handle_revocations_untrusted(crl, now)
@@ -348,35 +458,44 @@ class Node:
                 self.counters["unexpected_message"] += 1
 
     def _handle_said_of_untrusted(
-        self, peer: Peer, message: Introduction | Withdrawn | DeliverOffer, now: Instant
+        self, peer: Peer, message: Introduction | Granted | Withdrawn | DeliverOffer, now: Instant
     ) -> None:
         try:
             match message:
                 case Introduction():
                     peer.handle_introduction_untrusted(message, now)
+                case Granted(grant=grant, relays=relays):
+                    if peer.handle_granted(message, now):
+                        self._relays.handle_granted(peer.name, grant, relays, now)
                 case Withdrawn():
                     peer.handle_withdrawn(now)
                 case DeliverOffer(envelope=envelope):
                     peer.handle_envelope_untrusted(envelope, now)
         finally:
-            self._settle_peer(peer)
+            self._settle_peer(peer, now)
+            self._settle_relays(now)
 
-    def _handle_welcome(self, welcome: Welcome, now: Instant) -> None:
+    def _handle_welcome(self, link: int, welcome: Welcome, *, was_up: bool, now: Instant) -> None:
         if math.isfinite(welcome.unix_time):
-            self._events.append(ServiceAccepted(welcome.unix_time))
+            self._events.append(ServiceAccepted(link, welcome.unix_time))
         self._events.append(StunNames(welcome.stun[:MAX_SERVERS]))
+        if not was_up:
+            self._handle_service_up(now)
+        self._handle_revocations_untrusted(welcome.revocations, now)
+
+    def _handle_service_up(self, now: Instant) -> None:
+        """The service is in reach again: it is told all that matters."""
         self._credentials.handle_clock_set(now)
         # A channel ends where a router on the way got another address, too: the reflexive address has to be asked anew.
         self._reflexive.doubt(now)
         self._reflexive.handle_timeout(now)
         if self._identity.bundle is not None:
-            self._channel.say(PublishBundle(self._identity.bundle))
+            self._channels.say(PublishBundle(self._identity.bundle))
         for name in sorted(self._removed):
             self._withdraw(name)
         for peer in list(self._peers.values()):
             peer.handle_service(up=True, now=now)
-        self._settle_all()
-        self._handle_revocations_untrusted(welcome.revocations, now)
+        self._settle_all(now)
 
     def _handle_revocations_untrusted(self, crl: bytes, now: Instant) -> None:
         if not crl or not self._identity.trust.update_revocations(crl):
@@ -384,50 +503,38 @@ class Node:
         self._events.append(RevocationsReplaced(crl))
         for peer in self._peers.values():
             peer.handle_trust_changed(now)
-        self._settle_all()
+        self._settle_all(now)
 
     def _handle_renewed_untrusted(self, certificate: bytes, now: Instant) -> None:
         if self._credentials.handle_renewed_untrusted(certificate, now):
             for peer in self._peers.values():
                 peer.handle_own_certificate(now)
-            self._settle_all()
+            self._settle_all(now)
 
     def _set_enabled(self, peer: str, *, enabled: bool, now: Instant) -> bool:
         known = self._peers.get(peer)
         if known is None:
             return False
         known.set_enabled(enabled, now)
-        self._settle_peer(known)
+        self._settle_peer(known, now)
         return True
 
     def _withdraw(self, peer: str) -> None:
         """A mark stays on stable storage, and the service is told at every meeting, until it has noted it."""
         self._removed.add(peer)
         self._events.append(StoreRecord(PeerRecord(name=peer, enabled=False, removed=True)))
-        self._channel.say(WithdrawIntent(peer))
+        self._channels.say(WithdrawIntent(peer))
 
     def _handle_noted(self, peer: str) -> None:
         if peer in self._removed:
             self._removed.discard(peer)
             self._events.append(ForgetRecord(peer))
 
-    def _candidates(self) -> tuple[Candidate, ...]:
-        if not self._port:
-            return ()
-        hosts = [Address(str(i.ip), self._port) for i in self._interfaces]
-        found = [Candidate(CandidateKind.HOST, address) for address in hosts]
-        found += [
-            Candidate(CandidateKind.REFLEXIVE, address) for address in self._reflexive.addresses if address not in hosts
-        ]
-        return tuple(found)
-
-    def _networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        return tuple(interface.network for interface in self._interfaces)
-
     def _spread_candidates(self, *, moved: bool, now: Instant) -> None:
+        candidates, nat, networks = self._own.candidates(), self._reflexive.nat, self._own.networks
         for peer in self._peers.values():
-            peer.handle_local(self._candidates(), self._networks(), moved=moved, now=now)
-        self._settle_all()
+            peer.handle_local(candidates, nat, networks, moved=moved, now=now)
+        self._settle_all(now)
 
     def _allocate_index(self) -> int:
         """Returns a random index (so that nothing can be told from it) that no session of this node uses."""
@@ -459,30 +566,115 @@ class Node:
             if other.name != certificate.name and not set(certificate.addresses).isdisjoint(other.addresses):
                 raise CertificateError(f"{certificate.name} claims an address of {other.name}")
 
-    def _settle_all(self) -> None:
+    # third parties
+
+    def _can_pass_on(self, to: str) -> bool:
+        """Whether there is a peer in reach that may know `to` as well."""
+        return self._settings.ask_peers and bool(self._connected - {to})
+
+    def _pass_on(self, offer: SendOffer) -> None:
+        for name in choose_passers(self._connected, offer.to):
+            self._peers[name].pass_on(Forward(offer.to, offer.envelope))
+
+    def _handle_forward_untrusted(self, peer: Peer, control: Control, now: Instant) -> None:
+        """Raises `AuthenticationError` or `DecodeError`, and nothing has changed."""
+        match decode_control(control.payload):
+            case Forward(to=to, envelope=envelope):
+                other = self._peers.get(to)
+                if other is None or other is peer or not self._passing.may_ask(peer.name, now):
+                    self.counters["not_passed_on"] += 1
+                else:
+                    other.pass_on(Forwarded(peer.name, envelope))
+            case Forwarded(sender=sender, envelope=envelope):
+                known = self._peers.get(sender)
+                if known is None:
+                    raise AuthenticationError("an offer of somebody unknown")
+                known.handle_envelope_untrusted(envelope, now)
+                self._settle_peer(known, now)
+            case _:
+                raise DecodeError("not to be passed on")
+
+    def _send_beacons(self, now: Instant) -> None:
+        while (name := self._beacons.take_due(now)) is not None:
+            beacon = self._peers[name].make_beacon(now)
+            if beacon is not None:
+                self._transmits.append(Transmit(BEACON_GROUP, beacon))
+
+    # what follows from all of it
+
+    def _settle_all(self, now: Instant) -> None:
         """After what concerns every peer; all else settles only whom it concerns, for a node may have thousands."""
         self._settle_own()
         for peer in self._peers.values():
-            self._settle_peer(peer)
+            self._settle_peer(peer, now)
+        self._settle_relays(now)
 
     def _settle_own(self) -> None:
-        self._messages.extend(drain(self._channel.poll_message))
+        self._messages.extend(drain(self._channels.poll_message))
         self._transmits.extend(drain(self._reflexive.poll_transmit))
         self._events.extend(drain(self._credentials.poll_event))
 
-    def _settle_peer(self, peer: Peer) -> None:
+    def _settle_relays(self, now: Instant) -> None:
+        for event in drain(self._relays.poll_event):
+            match event:
+                case ChannelsChanged(peer=name):
+                    peer = self._peers.get(name)
+                    if peer is not None:
+                        peer.handle_channels(self._relays.channels(name), now)
+                        self._settle_peer(peer, now)
+                case RelaysNamed() | RelayLinkWanted() | RelayLinkUnwanted():
+                    self._events.append(event)
+        self._transmits.extend(drain(self._relays.poll_transmit))
+
+    def _settle_peer(self, peer: Peer, now: Instant) -> None:
         self._take_from(peer)
         due = peer.next_timeout()
         if due is not None:
             self._deadlines[peer.name] = due
         else:
             self._deadlines.pop(peer.name, None)
+        self._settle_gate(peer)
+        self._settle_wants(peer)
+        if peer.take_doubt():
+            self._relays.handle_moved(now)  # the way to the relays may have gone with it, and is wanted next
+        if not peer.is_introduced:
+            self._relays.forget(peer.name)
+            self._beacons.forget(peer.name)
+        elif self._settings.find_on_lan and not self._beacons.knows(peer.name):
+            self._beacons.add(peer.name, now)
+
+    def _settle_gate(self, peer: Peer) -> None:
         index, was = peer.gate_index, self._open_gates.get(peer.name)
         if index != was:
             self._close_gate(peer.name)
         if index is not None:
             self._gates[index] = peer
             self._open_gates[peer.name] = index
+
+    def _settle_wants(self, peer: Peer) -> None:
+        """What one peer needs of the host: a TCP port that listens, and sockets to guess with, for one at a time."""
+        (self._connected.add if peer.state is PeerState.CONNECTED else self._connected.discard)(peer.name)
+        was_wanted = bool(self._tcp_wanted_by)
+        (self._tcp_wanted_by.add if peer.wants_tcp else self._tcp_wanted_by.discard)(peer.name)
+        if was_wanted != bool(self._tcp_wanted_by):
+            self._own.is_listening = not was_wanted
+            self._events.append(ListenWanted(self._own.is_listening))
+        if peer.wants_sockets and self._sockets_lent_to is None:
+            self._sockets_lent_to = peer.name
+            self._events.append(SocketsWanted(SOCKETS))
+        elif self._sockets_lent_to == peer.name and not (peer.wants_sockets or peer.is_spreading):
+            self._sockets_lent_to = None
+
+    def _forget_all_of(self, peer: str) -> None:
+        self._deadlines.pop(peer, None)
+        self._close_gate(peer)
+        self._relays.forget(peer)
+        self._beacons.forget(peer)
+        self._passing.forget(peer)
+        self._connected.discard(peer)
+        self._tcp_wanted_by.discard(peer)
+        if self._sockets_lent_to == peer:
+            self._sockets_lent_to = None
 
     def _close_gate(self, peer: str) -> None:
         index = self._open_gates.pop(peer, None)
@@ -493,5 +685,9 @@ class Node:
         self._events.extend(drain(peer.poll_event))
         self._transmits.extend(drain(peer.poll_transmit))
         said: list[ToService] = list(drain(peer.poll_message))
-        if self._channel.is_up:
-            self._messages.extend(said)
+        for message in said:
+            if self._channels.is_up:
+                self._channels.say(message)
+            elif isinstance(message, SendOffer):
+                self._pass_on(message)
+        self._messages.extend(drain(self._channels.poll_message))

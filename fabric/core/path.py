@@ -7,21 +7,24 @@ to (protocol.md section 8), so nobody can be made to send to an address that did
     candidate --reply--> valid --chosen--> primary
         ^                  |                  | nothing heard, PATIENCE probes unanswered
         +---- forgotten ---+<----- lost ------+
+
+A TCP candidate is a *door*: no datagram goes to it, but a connection is asked for, and what opens is a path. Paths
+over relays are told by `handle_channels`; they are probed like any other and are there from the start, so that
+frames flow while something better is looked for.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fabric.core.machine import NEVER, Draw, Instant
+from fabric.core.path_mtu import PathMtu
+from fabric.core.reach import BEST_RANK, DIRECT_TCP_RANK, Network, is_one_host, is_relayed, kind_of, rank_of
 from fabric.core.status import PathKind
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
 from fabric.wire.path import TOKEN_BYTES
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PUNCH_INTERVALS_S = (0.05, 0.1, 0.2, 0.2, 0.2, 0.2, 0.3, 0.3, 0.5, 0.5, 0.5, 1, 1, 1, 2, 2, 3, 5)
 """Both sides start within one round trip of each other; a NAT opens on the second crossing probe."""
@@ -30,11 +33,21 @@ PATIENT_INTERVAL_S = 15.0
 """While there is no path: often enough that a hole towards the peer's last address stays open (30 s mappings)."""
 
 PATIENT_TRIES = 60
-SEARCH_INTERVAL_S = 60.0
-"""While there is one (or after a quarter of an hour without): looked for without hurry."""
+SEARCH_INTERVALS_S = (60.0, 120.0, 300.0)
+"""While there is one (or after a quarter of an hour without): looked for without hurry, and ever less."""
 
-SPARE_INTERVAL_S = 20.0
-"""A valid path that is not primary is kept open, for when the primary dies."""
+DOOR_INTERVALS_S = (8.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+"""A connection is tried for some seconds each time; in the end as rarely as everything else."""
+
+DOOR_DELAY_S = 2.0
+"""UDP is the better path and has had its chance by then; traffic flows over the relay meanwhile."""
+
+SPARE_INTERVAL_S = 25.0
+"""A valid path that is not primary is kept open, for when the primary dies: the best of them inside the shortest UDP
+mappings seen (30 s), all of them together no more often."""
+
+RELAY_SPARE_INTERVAL_S = 60.0
+"""The way to a relay is kept open for all peers together."""
 
 RETRY_S = 0.5
 BUSY_SILENCE_S = 0.5
@@ -43,34 +56,32 @@ BUSY_SILENCE_S = 0.5
 PATIENCE = 4
 """Unanswered probes until a path counts as dead: 2.5 s under traffic, 9 s idle."""
 
-MAX_PATHS = 32
-MAX_STRAY_TRIES = 40
-"""An address that was never offered and never proven is forgotten after so many probes."""
+FLAPPING_S = 60.0
+"""A primary that was lost so soon has to answer more often before it is primary again."""
 
-BEST_RANK = 0
+MAX_PATHS = 40
+MAX_STRAY_TRIES = 18
+"""An address that was never offered and never proven is forgotten after one rhythm of probes."""
+
 MAX_OUTSTANDING = 64
 """Replies of a line whose round trip is seconds long are still known when they come."""
 MAX_REPLY_AGE_S = 10.0
 """A later reply was held back, by a network or a suspended host: it says nothing of the path as it is now."""
 
-_PRIVATE = tuple(
-    ipaddress.ip_network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
-)
-
-_CLASS_E = ipaddress.ip_network("240.0.0.0/4")
-"""Not to be sent to, the limited broadcast 255.255.255.255 in it (RFC 1122 section 3.2.1.3)."""
-
 IPV4_UDP_BYTES = 28
 IPV6_UDP_BYTES = 48
+RELAY_BYTES = 8
+STREAM_LIMIT_BYTES = 8192
+"""A stream has no packets to fit: as much as shortens the account without holding up a short frame behind it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeDue:
-    """Send a probe with `token` to `to`."""
+    """Send a probe with `token` to `to`, as a packet of `packet_bytes` where that is not 0."""
 
     token: bytes
     to: Address
+    packet_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,28 @@ class PrimaryChanged:
     """`to` is None once the last path is lost."""
 
     to: Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class DoorDue:
+    """Ask for a TCP connection to `to`."""
+
+    to: Address
+
+
+@dataclass(frozen=True, slots=True)
+class LinkForgotten:
+    """No path uses this TCP connection any more."""
+
+    link: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryDoubted:
+    """The primary does not answer: what else there is should be looked at before it is given up."""
+
+
+PathEvent = PrimaryChanged | DoorDue | LinkForgotten | PrimaryDoubted
 
 
 @dataclass(slots=True)
@@ -88,13 +121,21 @@ class Path:
     candidate: CandidateKind
     kind: PathKind
     next_probe: Instant
+    mtu: PathMtu
     tries: int = 0
     unanswered: int = 0
     replies: int = 0
+    losses: int = 0
     rtt_s: float | None = None
     heard: Instant | None = None
+    chosen: Instant | None = None
+    first_tried: Instant | None = None
+    last_tried: Instant | None = None
+    last_answer: Instant | None = None
+    total_tries: int = 0
     valid: bool = False
-    outstanding: dict[bytes, Instant] = field(default_factory=dict)
+    why: str = ""
+    outstanding: dict[bytes, tuple[Instant, int]] = field(default_factory=dict)
 
     @property
     def is_doubtful(self) -> bool:
@@ -102,48 +143,126 @@ class Path:
         return self.unanswered >= 2
 
     @property
+    def is_door(self) -> bool:
+        return self.address.transport is Transport.TCP and not self.address.via
+
+    @property
+    def is_link(self) -> bool:
+        return self.address.transport is Transport.TCP and bool(self.address.via)
+
+    @property
+    def is_relayed(self) -> bool:
+        return is_relayed(self.address)
+
+    @property
     def rank(self) -> int:
-        """Classes, best first: the local network, IPv6, IPv4."""
-        if self.kind is PathKind.LAN:
-            return BEST_RANK
-        return 1 if self.address.is_ipv6 else 2
+        return rank_of(self.kind, self.address)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether it may be primary: a path that was lost soon before has to show more than one answer."""
+        return self.valid and self.replies >= 2 * self.losses
+
+    @property
+    def payload_limit(self) -> int:
+        """The longest payload of a datagram of ours on this path."""
+        return payload_limit(self.address, self.mtu.limit)
 
 
 class PathAgent:
     """The paths to one peer, for as long as that peer is known.
 
     `is_barred` tells the IPs that no path may lead to: the overlay's, or the tunnel would run through itself.
+    `path_mtu` is the longest packet to be tried.
     """
 
-    def __init__(self, draw: Draw, keepalive_s: float, is_barred: Callable[[str], bool] = lambda _ip: False) -> None:
+    def __init__(
+        self,
+        draw: Draw,
+        keepalive_s: float,
+        is_barred: Callable[[str], bool] = lambda _ip: False,
+        path_mtu: int = 1500,
+    ) -> None:
         self._draw = draw
         self._keepalive_s = keepalive_s
         self._is_barred = is_barred
+        self._path_mtu = path_mtu
         self._networks: tuple[Network, ...] = ()
         self._paths: dict[Address, Path] = {}
         self._probes: deque[ProbeDue] = deque()
-        self._events: deque[PrimaryChanged] = deque()
+        self._events: deque[PathEvent] = deque()
         self._running = False
+        self._doors_at: Instant = NEVER
         self.primary: Path | None = None
+        self.copies = 1
+        """Over how many relays each datagram goes, where the primary is one."""
+        self.is_measuring = False
+        """Whether long probes can be sent: only sealed ones may be longer than a handshake's pieces."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
         return tuple(self._paths.values())
 
+    @property
+    def is_direct(self) -> bool:
+        return self.primary is not None and not self.primary.is_relayed
+
+    @property
+    def has_best_udp(self) -> bool:
+        """Whether frames go by UDP, with nobody in between."""
+        return self.primary is not None and self.primary.rank < DIRECT_TCP_RANK
+
+    @property
+    def copy(self) -> Path | None:
+        """The second relay's path, where each datagram is to take two."""
+        primary = self.primary
+        if self.copies < 2 or primary is None or not primary.is_relayed:
+            return None
+        others = [p for p in self._paths.values() if p.valid and p.is_relayed and p.address.ip != primary.address.ip]
+        return min(others, key=_preference, default=None)
+
+    # what there is to try
+
     def handle_networks(self, networks: Sequence[Network]) -> None:
         """`networks` are those of the own interfaces: what lies in one is on the LAN."""
         self._networks = tuple(networks)
         for path in self._paths.values():
-            path.kind = self._kind_of(path.address)
+            path.kind = kind_of(path.address, self._networks)
 
     def handle_candidates(self, candidates: Iterable[Candidate], now: Instant) -> None:
         """The peer's offer: these are probed from now on, and unproven ones that it no longer names forgotten."""
-        offered = {c.address: c.kind for c in candidates if self._is_one_host(c.address)}
-        for address in [a for a, p in self._paths.items() if a not in offered and not p.valid]:
-            del self._paths[address]
+        offered = {c.address: c.kind for c in candidates if is_one_host(c.address, self._networks)}
+        for path in [p for p in self._paths.values() if not p.valid and p.address not in offered]:
+            if not (path.is_relayed or path.is_link):
+                del self._paths[path.address]
         for address, kind in list(offered.items())[:MAX_PATHS]:
             self._add(address, kind, now)
         self.restart(now)
+
+    def handle_channels(self, channels: Sequence[Address], now: Instant) -> None:
+        """The relays' channels that lead to the peer now, all of them."""
+        for address in [p.address for p in self._paths.values() if p.is_relayed and p.address not in channels]:
+            self._forget(self._paths[address], now)
+        for address in channels:
+            if address not in self._paths:
+                self._paths[address] = self._make(address, CandidateKind.RELAYED, now)
+
+    def handle_link(self, link: Address, asked: Address, now: Instant) -> bool:
+        """A TCP connection that was asked for stands: it is a path once it has answered a probe. False where it was
+        not asked for here."""
+        door = self._paths.get(asked)
+        return door is not None and self._add(link, door.candidate, now) is not None
+
+    def handle_link_lost(self, link: Address, now: Instant) -> None:
+        path = self._paths.get(link)
+        if path is not None:
+            self._forget(path, now)
+            self._open_doors(now)
+
+    def handle_connect_failed(self, to: Address, why: str) -> None:
+        door = self._paths.get(to)
+        if door is not None:
+            door.why = why
 
     def restart(self, now: Instant) -> None:
         """Probes every address again from the start of the punching rhythm."""
@@ -152,12 +271,21 @@ class PathAgent:
             if path is not self.primary:
                 path.tries = 0
                 path.next_probe = now
+        self._open_doors(now + DOOR_DELAY_S)
+
+    def hurry_doors(self, now: Instant) -> None:
+        """UDP does not get through at one of the ends: there is nothing to wait for."""
+        if self._doors_at > now:
+            self._open_doors(now)
 
     def pause(self) -> None:
         """Forgets everything and probes nothing until the next candidates."""
         self._running = False
-        self._paths.clear()
-        self._set_primary(None)
+        for path in self._paths.values():
+            if path.is_link:
+                self._events.append(LinkForgotten(path.address))
+        self._paths = {a: self._make(a, CandidateKind.RELAYED, NEVER) for a, p in self._paths.items() if p.is_relayed}
+        self._set_primary(None, 0.0)
 
     def handle_moved(self, now: Instant) -> None:
         """The own network changed: what was proven from the old one is to be proven again, at once."""
@@ -166,7 +294,8 @@ class PathAgent:
             path.unanswered = 0
             path.next_probe = now
             path.rtt_s = None
-            path.replies = 0
+            path.replies = path.losses = 0
+        self._open_doors(now + DOOR_DELAY_S)
 
     def doubt(self, now: Instant) -> None:
         """Handshakes on the primary fail although its probes came back once: every path is to be proven anew."""
@@ -174,7 +303,9 @@ class PathAgent:
             path.valid = False
         self.handle_moved(now)
         if self.primary is not None:
-            self._set_primary(None)
+            self._set_primary(None, now)
+
+    # what comes from the peer
 
     def handle_probe(self, source: Address, now: Instant) -> None:
         """An authenticated probe came from `source`: so the peer can reach us; see whether we reach it there."""
@@ -193,12 +324,16 @@ class PathAgent:
     def handle_reply(self, token: bytes, source: Address, now: Instant) -> float | None:
         """Returns the round-trip time in seconds, or None where this token was not sent to `source`, or long ago."""
         path = self._paths.get(source)
-        sent = path.outstanding.pop(token, None) if path is not None else None
+        sent, size = path.outstanding.pop(token, (None, 0)) if path is not None else (None, 0)
         if path is None or sent is None or now - sent > MAX_REPLY_AGE_S:
             return None
         sample = now - sent
-        path.rtt_s = sample if path.rtt_s is None else 0.875 * path.rtt_s + 0.125 * sample
+        if size:
+            path.mtu.handle_answer(size, now)
+        else:
+            path.rtt_s = sample if path.rtt_s is None else 0.875 * path.rtt_s + 0.125 * sample
         path.replies += 1
+        path.last_answer = now
         self._prove(path, now)
         return sample
 
@@ -207,6 +342,7 @@ class PathAgent:
         path = self._paths.get(source) or self._add(source, CandidateKind.PEER_REFLEXIVE, now)
         if path is not None:
             self._running = True
+            path.replies += 1
             self._prove(path, now)
 
     def handle_heard(self, now: Instant) -> None:
@@ -219,79 +355,112 @@ class PathAgent:
         primary = self.primary
         if primary is None:
             return
+        if self.is_measuring:
+            primary.mtu.handle_sealed(now)
         if primary.heard is not None and not primary.unanswered:
             primary.next_probe = min(primary.next_probe, max(primary.heard, now - RETRY_S) + BUSY_SILENCE_S)
+
+    def handle_live(self, now: Instant) -> None:
+        """A session stands: sealed probes can find out what the primary carries."""
+        self.is_measuring = True
+        if self.primary is not None and not self.primary.mtu.is_settled:
+            self._measure(self.primary, now)
+
+    def handle_too_long(self, to: Address, now: Instant) -> None:
+        """The own device refused a datagram that `to`'s limit allowed."""
+        path = self._paths.get(to)
+        if path is not None:
+            path.mtu.handle_too_long(path.mtu.limit, now)
 
     def probe(self, address: Address, now: Instant) -> bytes | None:
         """Sends one more probe to a known address, for a measurement; returns its token."""
         path = self._paths.get(address)
         return None if path is None else self._send(path, now)
 
+    # time, and what the parent takes out
+
     def handle_timeout(self, now: Instant) -> None:
         for path in list(self._paths.values()):
             if self._running and path.next_probe <= now:
                 self._handle_due(path, now)
+        for path in self._in_use():
+            if self.is_measuring and path.mtu.next_timeout() <= now:
+                for size in path.mtu.take_due(now):
+                    self._send(path, now, size)
 
     def next_timeout(self) -> Instant | None:
         if not self._running:
             return None
         soonest = min((path.next_probe for path in self._paths.values()), default=NEVER)
+        if self.is_measuring:
+            soonest = min((soonest, *(path.mtu.next_timeout() for path in self._in_use())))
         return None if soonest == NEVER else soonest
 
     def poll_probe(self) -> ProbeDue | None:
         return self._probes.popleft() if self._probes else None
 
-    def poll_event(self) -> PrimaryChanged | None:
+    def poll_event(self) -> PathEvent | None:
         return self._events.popleft() if self._events else None
 
+    # inside
+
+    def _in_use(self) -> tuple[Path, ...]:
+        return tuple(path for path in (self.primary, self.copy) if path is not None)
+
+    def _make(self, address: Address, kind: CandidateKind, now: Instant) -> Path:
+        return Path(address, kind, kind_of(address, self._networks), now, PathMtu(self._path_mtu))
+
     def _add(self, address: Address, kind: CandidateKind, now: Instant) -> Path | None:
-        """Returns the path, or None where the table is full, or the address barred."""
+        """Returns the path, or None where the table is full, the address barred, or a relay not of this peer."""
         path = self._paths.get(address)
         if path is None:
-            if self._is_barred(address.ip) or (len(self._paths) >= MAX_PATHS and not self._evict()):
+            if is_relayed(address) or self._is_barred(address.ip):
                 return None
-            path = self._paths[address] = Path(address, kind, self._kind_of(address), now)
+            if len(self._paths) >= MAX_PATHS and not self._evict():
+                return None
+            path = self._paths[address] = self._make(address, kind, now)
         elif path.candidate is CandidateKind.PEER_REFLEXIVE:
             path.candidate = kind
         return path
 
     def _evict(self) -> bool:
         """Makes room by forgetting the oldest unproven address that only showed itself by a probe."""
-        for address, path in self._paths.items():
+        for path in self._paths.values():
             if path.candidate is CandidateKind.PEER_REFLEXIVE and not path.valid:
-                del self._paths[address]
+                self._drop(path)
                 return True
         return False
 
-    def _is_one_host(self, address: Address) -> bool:
-        """Whether a peer may name this as its own: one host, and the loopback only where we are on it ourselves."""
-        ip = ipaddress.ip_address(address.ip)
-        if address.transport is not Transport.UDP or ip.is_unspecified or ip.is_multicast:
-            return False
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            return False
-        if isinstance(ip, ipaddress.IPv4Address) and ip in _CLASS_E:
-            return False
-        if ip.is_loopback and not any(ip in network for network in self._networks):
-            return False
-        return not any(
-            ip == network.broadcast_address and network.version == 4 and network.prefixlen < 31
-            for network in self._networks
-        )
+    def _drop(self, path: Path) -> None:
+        del self._paths[path.address]
+        if path.is_link:
+            self._events.append(LinkForgotten(path.address))
 
-    def _kind_of(self, address: Address) -> PathKind:
-        """LAN is a private address on a network of our own: a public one on the same wire is as good as direct."""
-        ip = ipaddress.ip_address(address.ip)
-        private = any(ip in network for network in _PRIVATE)
-        on_link = any(ip in network for network in self._networks)
-        return PathKind.LAN if private and on_link else PathKind.DIRECT_UDP
+    def _forget(self, path: Path, now: Instant) -> None:
+        """The path is no more; if it was primary, another one is."""
+        self._drop(path)
+        if path is self.primary:
+            path.valid = False
+            self._replace_primary(now)
+
+    def _open_doors(self, at: Instant) -> None:
+        self._doors_at = at
+        for path in self._paths.values():
+            if path.is_door:
+                path.tries = 0
+                path.next_probe = at
 
     def _handle_due(self, path: Path, now: Instant) -> None:
+        if path.is_door:
+            self._handle_door_due(path, now)
+            return
         if path.candidate is CandidateKind.PEER_REFLEXIVE and not path.valid and path.tries > MAX_STRAY_TRIES:
-            del self._paths[path.address]
+            self._drop(path)
             return
         if path.unanswered >= PATIENCE and path.valid:
             self._lose(path, now)
+            if path.address not in self._paths:
+                return
         if path.valid or path is self.primary:
             path.next_probe = now + max(RETRY_S, 1.25 * (path.rtt_s or 0.0))
         else:
@@ -301,36 +470,65 @@ class PathAgent:
         path.unanswered += 1
         self._send(path, now)
         if path is self.primary:
-            self._choose()
+            if path.unanswered == 2:
+                self._events.append(PrimaryDoubted())
+            self._choose(now)
+
+    def _handle_door_due(self, door: Path, now: Instant) -> None:
+        if self.primary is not None and self.primary.rank <= DIRECT_TCP_RANK:
+            door.next_probe = NEVER
+            return
+        door.next_probe = now + DOOR_INTERVALS_S[min(door.tries, len(DOOR_INTERVALS_S) - 1)]
+        self._note_try(door, now)
+        self._events.append(DoorDue(door.address))
 
     def _search_interval(self, path: Path) -> float:
-        if self.primary is not None and self.primary.rank == BEST_RANK:
+        primary = self.primary
+        if primary is not None and not path.is_relayed and (primary.rank == BEST_RANK or path.rank > primary.rank):
             return NEVER
         if path.tries < len(PUNCH_INTERVALS_S):
             return PUNCH_INTERVALS_S[path.tries]
-        if self.primary is None and path.tries < PATIENT_TRIES:
+        if primary is None and path.tries < PATIENT_TRIES:
             return PATIENT_INTERVAL_S
-        return SEARCH_INTERVAL_S
+        rested = path.tries - len(PUNCH_INTERVALS_S)
+        return SEARCH_INTERVALS_S[0 if primary is None else min(rested, len(SEARCH_INTERVALS_S) - 1)]
 
-    def _send(self, path: Path, now: Instant) -> bytes:
+    def _send(self, path: Path, now: Instant, packet_bytes: int = 0) -> bytes:
         token = self._draw(TOKEN_BYTES)
         if len(path.outstanding) >= MAX_OUTSTANDING:
             del path.outstanding[next(iter(path.outstanding))]
-        path.outstanding[token] = now
-        path.tries += 1
-        self._probes.append(ProbeDue(token, path.address))
+        path.outstanding[token] = (now, packet_bytes)
+        if not packet_bytes:
+            self._note_try(path, now)
+        self._probes.append(ProbeDue(token, path.address, packet_bytes))
         return token
+
+    def _note_try(self, path: Path, now: Instant) -> None:
+        path.tries += 1
+        path.total_tries += 1
+        path.first_tried = now if path.first_tried is None else path.first_tried
+        path.last_tried = now
 
     def _prove(self, path: Path, now: Instant) -> None:
         path.valid = True
         path.tries = 0
         self._mark_heard(path, now)
-        self._choose()
+        self._choose(now)
 
     def _mark_heard(self, path: Path, now: Instant) -> None:
         path.heard = now
         path.unanswered = 0
-        path.next_probe = now + (self._keepalive_s if path is self.primary else SPARE_INTERVAL_S)
+        path.next_probe = now + self._quiet_interval(path)
+
+    def _quiet_interval(self, path: Path) -> float:
+        """How long a path that answers is left alone."""
+        primary = self.primary
+        if path is primary or path is self.copy:
+            return self._keepalive_s
+        if primary is not None and path.rank < primary.rank and not path.is_steady:
+            return RETRY_S
+        spares = sum(1 for other in self._paths.values() if other.valid and other is not primary)
+        return max(1, spares) * (RELAY_SPARE_INTERVAL_S if path.is_relayed else SPARE_INTERVAL_S)
 
     def _lose(self, path: Path, now: Instant) -> None:
         path.valid = False
@@ -338,34 +536,57 @@ class PathAgent:
         path.replies = 0
         path.tries = 0
         if path is self.primary:
-            self.primary = None
-            self._choose()
-            if self.primary is None:
-                self._events.append(PrimaryChanged(None))
-                self.restart(now)
-            elif self.primary.rank != BEST_RANK:
-                self._wake(now)
+            is_flapping = path.chosen is not None and now - path.chosen < FLAPPING_S
+            path.losses = min(path.losses + 1, 3) if is_flapping else 0
+        if path.is_link:
+            self._drop(path)
+        if path is self.primary:
+            self._replace_primary(now)
+
+    def _replace_primary(self, now: Instant) -> None:
+        self.primary = None
+        self._choose(now)
+        if self.primary is None:
+            self._events.append(PrimaryChanged(None))
+            self.restart(now)
+        elif self.primary.rank != BEST_RANK:
+            self._wake(now)
 
     def _wake(self, now: Instant) -> None:
         """Searches again where nothing was searched for, because nothing could be better."""
         for path in self._paths.values():
-            if path.next_probe == NEVER:
+            if path.next_probe == NEVER and not path.is_door:
+                path.tries = 0
                 path.next_probe = now
+        if self.primary is None or self.primary.rank > DIRECT_TCP_RANK:
+            self._open_doors(now + DOOR_DELAY_S)
 
-    def _choose(self) -> None:
-        best = min((p for p in self._paths.values() if p.valid), key=_preference, default=None)
+    def _choose(self, now: Instant) -> None:
+        least = self.primary is None  # then any path is better than none
+        best = min(
+            (p for p in self._paths.values() if p.is_steady or (least and p.valid)), key=_preference, default=None
+        )
         if best is None or best is self.primary:
             return
         if self.primary is None or _is_better(best, self.primary):
-            self._set_primary(best)
+            self._set_primary(best, now)
 
-    def _set_primary(self, path: Path | None) -> None:
+    def _set_primary(self, path: Path | None, now: Instant) -> None:
         if self.primary is path:
             return
+        if self.primary is not None:
+            self.primary.mtu.stop()
         self.primary = path
         if path is not None and path.heard is not None:
+            path.chosen = now
             path.next_probe = min(path.next_probe, path.heard + self._keepalive_s)
+            if self.is_measuring:
+                self._measure(path, now)
         self._events.append(PrimaryChanged(path.address if path is not None else None))
+
+    def _measure(self, path: Path, now: Instant) -> None:
+        if not path.is_link:
+            path.mtu.begin(now)
 
 
 def _preference(path: Path) -> tuple[int, bool, float]:
@@ -384,5 +605,12 @@ def _is_better(path: Path, primary: Path) -> bool:
 
 
 def payload_limit(to: Address, path_mtu: int) -> int:
-    """Returns the longest UDP payload whose packet fits `path_mtu` bytes: RFC 768 in RFC 791 or in RFC 8200."""
+    """Returns the longest payload whose packet fits `path_mtu` bytes: RFC 768 in RFC 791 or in RFC 8200.
+
+    The other end of a relay may be reached over IPv6, whatever the way to it is.
+    """
+    if to.transport is Transport.TCP:
+        return STREAM_LIMIT_BYTES
+    if is_relayed(to):
+        return path_mtu - IPV6_UDP_BYTES - RELAY_BYTES
     return path_mtu - (IPV6_UDP_BYTES if to.is_ipv6 else IPV4_UDP_BYTES)

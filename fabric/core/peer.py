@@ -14,26 +14,50 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from fabric.core.account import describe, explain, state_of
+from fabric.core.account import describe, explain_state, state_of
 from fabric.core.acquaintance import Acquaintance
-from fabric.core.events import Event, PathChanged, PeerChanged, Pong, StoreRecord
+from fabric.core.events import (
+    ConnectWanted,
+    Event,
+    LinkUnwanted,
+    PathChanged,
+    PeerChanged,
+    Pong,
+    SocketsUnwanted,
+    StoreRecord,
+)
 from fabric.core.gateway import Gateway
 from fabric.core.keying import AttemptFailed, BecameLive, CallDue, Keying, Met, SessionEnded
 from fabric.core.machine import NEVER, Instant, Transmit, drain
 from fabric.core.offer_inbox import OfferInbox
-from fabric.core.path import Network, PathAgent, ProbeDue, payload_limit
+from fabric.core.opener import Opener
+from fabric.core.path import (
+    DoorDue,
+    LinkForgotten,
+    PathAgent,
+    PrimaryChanged,
+    PrimaryDoubted,
+    ProbeDue,
+    payload_limit,
+)
 from fabric.core.petition import Due, Petition
+from fabric.core.reach import Network
 from fabric.core.records import PeerRecord
-from fabric.core.status import PeerState, PeerStatus
+from fabric.core.status import PathKind, PeerState, PeerStatus
 from fabric.core.surroundings import Surroundings
 from fabric.dataplane.contract import Control, Traffic
 from fabric.errors import CertificateError
-from fabric.wire.address import Address, Candidate
-from fabric.wire.datagram import Gated
+from fabric.wire.address import Address, Candidate, Transport
+from fabric.wire.datagram import DATA_OVERHEAD_BYTES, Gated
+from fabric.wire.nat import UNKNOWN_NAT, NatBehaviour
 from fabric.wire.path import (
+    PROBE_BYTES,
+    TOKEN_BYTES,
     Call,
     Close,
     CloseReason,
+    Forward,
+    Forwarded,
     GatedProbe,
     OfferUpdate,
     Probe,
@@ -41,7 +65,7 @@ from fabric.wire.path import (
     decode_control,
     encode_control,
 )
-from fabric.wire.rendezvous import Introduction, ToService, WithdrawIntent
+from fabric.wire.rendezvous import Granted, Introduction, ToService, WithdrawIntent
 
 MAX_PINGS = 64
 
@@ -61,17 +85,22 @@ class Peer:
             around.check_address,
         )
         self._gateway = Gateway(self.papers, around.calendar, around.draw, since_unix)
-        self._paths = PathAgent(around.draw, around.settings.keepalive_s, around.is_overlay)
+        self._paths = PathAgent(around.draw, around.settings.keepalive_s, around.is_overlay, around.settings.path_mtu)
+        self._paths.copies = around.settings.relay_copies
+        self._opener = Opener(around.draw)
         self._keying = Keying(around, record.name, lambda der: self.papers.check(der, self._now))
         self._petition = Petition(around.settings.intent_life_s)
         self._inbox = OfferInbox()
         self._now: Instant = 0.0
         self._candidates: tuple[Candidate, ...] = ()
+        self._nat = UNKNOWN_NAT
+        self._steering: tuple[Address, int, Address | None] | None = None
+        self._is_doubtful = False
         self._service_up = is_service_up
         self._last_seen: Instant | None = None
         self._trouble = ""
         self._pings: dict[bytes, int] = {}
-        self._shown: tuple[PeerState, str] | None = None
+        self._shown: tuple[object, ...] | None = None
         self._events: deque[Event] = deque()
         self._transmits: deque[Transmit] = deque()
         self._messages: deque[ToService] = deque()
@@ -89,6 +118,29 @@ class Peer:
     def has_path(self) -> bool:
         return self._paths.primary is not None
 
+    @property
+    def is_introduced(self) -> bool:
+        """Whether the two may meet, by all that is known here."""
+        return self.papers.record.enabled and self.papers.certificate is not None and not self.papers.void
+
+    @property
+    def wants_tcp(self) -> bool:
+        return self._opener.wants_tcp
+
+    @property
+    def wants_sockets(self) -> bool:
+        return self._opener.wants_sockets
+
+    @property
+    def is_spreading(self) -> bool:
+        """Whether the sockets that were lent are in use."""
+        return self._opener.is_spreading
+
+    @property
+    def is_on_lan(self) -> bool:
+        primary = self._paths.primary
+        return primary is not None and primary.kind is PathKind.LAN
+
     def holds(self, local_index: int) -> bool:
         return self._keying.holds(local_index)
 
@@ -98,24 +150,88 @@ class Peer:
         """Takes up a peer that was known before, with no help from the service."""
         self._judge(now)
         if not self.papers.void and self.papers.record.enabled and self.papers.offer is not None:
-            self._paths.handle_candidates(self.papers.candidates(), now)
+            self._look(now)
         self._settle(now)
 
     def handle_local(
-        self, candidates: tuple[Candidate, ...], networks: Sequence[Network], *, moved: bool, now: Instant
+        self,
+        candidates: tuple[Candidate, ...],
+        nat: NatBehaviour,
+        networks: Sequence[Network],
+        *,
+        moved: bool,
+        now: Instant,
     ) -> None:
-        """The own candidates have changed; `moved` where that is because the own network did."""
-        changed = candidates != self._candidates
-        self._candidates = candidates
+        """What offers say has changed; `moved` where that is because the own network did."""
+        changed = (candidates, nat) != (self._candidates, self._nat)
+        self._candidates, self._nat = candidates, nat
         self._paths.handle_networks(networks)
         if moved:
             self._paths.handle_moved(now)
+            self._opener.hurry()
         if changed:
             self._offer(reply_wanted=False, now=now)
             # What was just said in the session may never arrive: the peer's NAT knows only where we were.
             self._keying.doubt()
             self._offer_if_lost(now)
         self._settle(now)
+
+    def handle_granted(self, granted: Granted, now: Instant) -> bool:
+        """The service lets the pair use relays. False where the two are not introduced."""
+        if not self.is_introduced:
+            return False
+        self.papers.note_grant(granted)
+        self._settle(now)
+        return True
+
+    def handle_channels(self, channels: Sequence[Address], now: Instant) -> None:
+        """These channels of relays lead to the peer now."""
+        self._paths.handle_channels(channels, now)
+        self._settle(now)
+
+    def handle_link(self, link: Address, asked: Address, now: Instant) -> bool:
+        """A TCP connection to `asked` stands. False where it was not asked for here."""
+        is_taken = self._paths.handle_link(link, asked, now)
+        self._settle(now)
+        return is_taken
+
+    def handle_link_lost(self, link: Address, now: Instant) -> None:
+        self._paths.handle_link_lost(link, now)
+        self._settle(now)
+
+    def handle_connect_failed(self, to: Address, why: str, now: Instant) -> None:
+        self._paths.handle_connect_failed(to, why)
+        self._settle(now)
+
+    def handle_sockets(self, vias: tuple[int, ...], now: Instant) -> None:
+        """The sockets that were wanted, to guess with."""
+        self._opener.handle_sockets(vias, self.papers.offer, now)
+        self._settle(now)
+
+    def handle_too_long(self, to: Address, now: Instant) -> None:
+        """The own device refused a datagram to `to` for its length."""
+        self._paths.handle_too_long(to, now)
+        self._settle(now)
+
+    def make_beacon(self, now: Instant) -> bytes | None:
+        """Returns a probe for everybody on the local network, which only the peer can tell from noise; None where the
+        two are there together, or may not meet."""
+        if self.is_on_lan or not (self.is_introduced and self._gateway.is_open):
+            return None
+        return self._gateway.wrap_probe(self._around.draw(TOKEN_BYTES), now)
+
+    def take_doubt(self) -> bool:
+        """Returns whether the primary stopped to answer, once."""
+        was, self._is_doubtful = self._is_doubtful, False
+        return was
+
+    def pass_on(self, message: Forward | Forwarded) -> bool:
+        """Says in the session what concerns a third party; False where there is none to say it in."""
+        live, primary = self._keying.live, self._paths.primary
+        if live is None or primary is None or self._keying.is_suspect:
+            return False
+        self._lane.send_control(live.local_index, encode_control(message), primary.address)
+        return True
 
     def handle_service(self, *, up: bool, now: Instant) -> None:
         self._service_up = up
@@ -139,7 +255,7 @@ class Peer:
             raise
         self._trouble = ""
         if self.papers.offer is not None and self._keying.live is None:
-            self._paths.handle_candidates(self.papers.candidates(), now)
+            self._look(now)
         self._offer_if_lost(now)
         self._settle(now)
 
@@ -196,6 +312,8 @@ class Peer:
                     self._handle_close(reason, now)
             case OfferUpdate(offer=data):
                 self._put_offer(data, by_service=False, now=now)
+            case Forward() | Forwarded():
+                pass  # the node's, which knows the third party
         self._settle(now)
 
     def handle_traffic(self, traffic: Traffic, now: Instant) -> None:
@@ -278,14 +396,17 @@ class Peer:
 
     def handle_timeout(self, now: Instant) -> None:
         self._paths.handle_timeout(now)
+        self._opener.handle_timeout(self._nat, self.papers.offer, self._paths, now)
         if self.papers.ends <= now:
             self._judge(now)
         self._keying.handle_timeout(self._paths.primary, now)
         self._take_offer(now)
         for due in self._petition.take_due(now):
             match due:
-                case Due.INTENT:
+                case Due.INTENT if self._service_up:
                     self._state_intent(now)
+                case Due.INTENT:
+                    pass
                 case Due.OFFER:
                     self._offer_if_lost(now)
                 case Due.REPLY:
@@ -295,7 +416,7 @@ class Peer:
     # what the node takes out
 
     def next_timeout(self) -> Instant | None:
-        parts = (self._petition, self._inbox, self._paths, self._keying)
+        parts = (self._petition, self._inbox, self._paths, self._keying, self._opener)
         nexts = [at for at in (part.next_timeout() for part in parts) if at is not None]
         if self.papers.ends != NEVER:
             nexts.append(self.papers.ends)
@@ -321,9 +442,10 @@ class Peer:
             self._keying,
             self._paths,
             self._lane.counters(self.name),
-            why=self._why(self.state),
+            why=self._why(self.state, now),
             last_seen_s=now - self._last_seen if self._last_seen is not None else None,
-            path_mtu=self._around.settings.path_mtu,
+            guesses=self._opener.spent,
+            now=now,
         )
 
     # handshakes and sessions
@@ -364,15 +486,14 @@ class Peer:
             self._paths.pause()
         elif was_void and not self.papers.void:
             self._trouble = ""
-            self._paths.handle_candidates(self.papers.candidates(), now)
+            self._look(now)
         if certificate is not None and self._around.identity.trust.is_revoked(certificate):
             self.papers.forget_introduction()
 
-    def _handle_live(self) -> None:
+    def _handle_live(self, now: Instant) -> None:
         self._petition.handle_live()
-        primary = self._paths.primary
-        if primary is not None:
-            self._steer(primary.address)
+        self._paths.handle_live(now)
+        self._steering = None
 
     def _handle_session_ended(self, now: Instant) -> None:
         certificate = self.papers.certificate
@@ -406,6 +527,9 @@ class Peer:
         self._keying.end()
         self._gateway.close()
         self._inbox.clear()
+        self._opener.stop()
+        self._steering = None
+        self._paths.is_measuring = False
         self._petition.forget_offers()
         self._lane.dismiss(self.name)
 
@@ -421,8 +545,10 @@ class Peer:
     def _send_probe(self, due: ProbeDue, now: Instant) -> None:
         live = self._keying.live
         if live is not None and not self._keying.is_suspect:
-            self._lane.send_control(live.local_index, encode_control(Probe(due.token)), due.to)
-        elif self._gateway.is_open:
+            room = payload_limit(due.to, due.packet_bytes) - DATA_OVERHEAD_BYTES - 1 if due.packet_bytes else 0
+            probe = Probe(due.token, max(0, room - PROBE_BYTES))
+            self._lane.send_control(live.local_index, encode_control(probe), due.to, whole=True)
+        elif self._gateway.is_open and not due.packet_bytes:
             self._transmits.append(Transmit(due.to, self._gateway.wrap_probe(due.token, now)))
 
     def _handle_primary(self, to: Address | None, now: Instant) -> None:
@@ -436,11 +562,27 @@ class Peer:
         primary = self._paths.primary
         if primary is not None:
             self._events.append(PathChanged(self.name, primary.kind, to))
-        self._steer(to)
-        self.papers.remember_address(to)
+        if to.transport is Transport.UDP and not to.via:
+            self.papers.remember_address(to)
 
-    def _steer(self, to: Address) -> None:
-        self._lane.steer(self.name, to, payload_limit(to, self._around.settings.path_mtu))
+    def _steer(self) -> None:
+        """Frames go where the paths say, as long as the paths say the same."""
+        primary, copy = self._paths.primary, self._paths.copy
+        if primary is None or self._keying.live is None:
+            return
+        limit = min(path.payload_limit for path in (primary, copy or primary))
+        steering = (primary.address, limit, copy.address if copy is not None else None)
+        if steering != self._steering:
+            self._steering = steering
+            self._lane.steer(self.name, *steering)
+
+    def _look(self, now: Instant) -> None:
+        """Everything that may reach the peer is tried from now on."""
+        self._paths.handle_candidates(self.papers.candidates(), now)
+        offer = self.papers.offer
+        self._opener.begin(self._nat, offer, now)
+        if not self._nat.carries_udp or (offer is not None and not offer.nat.carries_udp):
+            self._paths.hurry_doors(now)
 
     # intents and offers
 
@@ -460,7 +602,8 @@ class Peer:
         if incoming is None:
             return
         self.papers.accept_offer(incoming)
-        self._paths.handle_candidates(self.papers.candidates(), now)
+        self._look(now)
+        self._opener.note_heard()
         if incoming.by_service and incoming.offer.reply_wanted:
             # Whoever asks through the service has no session any more, whatever we still believe.
             self._keying.doubt()
@@ -477,15 +620,22 @@ class Peer:
             return
         live, primary = self._keying.live, self._paths.primary
         if live is not None and primary is not None and not self._keying.is_suspect:
-            offer = self.papers.make_offer(self._candidates, reply_wanted=False, now=now)
+            offer = self.papers.make_offer(self._candidates, self._nat, reply_wanted=False, now=now)
             self._lane.send_control(live.local_index, encode_control(OfferUpdate(offer)), primary.address)
         elif (
-            self._service_up and papers.bundle is not None and self._petition.may_offer(now, reply_wanted=reply_wanted)
+            self._can_be_carried
+            and papers.bundle is not None
+            and self._petition.may_offer(now, reply_wanted=reply_wanted)
         ):
-            self._offer_through_service(reply_wanted, now)
+            self._offer_through_others(reply_wanted, now)
 
-    def _offer_through_service(self, reply_wanted: bool, now: Instant) -> None:
-        offer = self.papers.make_offer(self._candidates, reply_wanted=reply_wanted, now=now)
+    @property
+    def _can_be_carried(self) -> bool:
+        """Whether there is anybody to take an offer to the peer: the service, or a peer that may know both."""
+        return self._service_up or self._around.can_pass_on(self.name)
+
+    def _offer_through_others(self, reply_wanted: bool, now: Instant) -> None:
+        offer = self.papers.make_offer(self._candidates, self._nat, reply_wanted=reply_wanted, now=now)
         message = self.papers.seal_offer(offer, self._around.settings.offer_life_s, now)
         if message is not None:
             self._messages.append(message)
@@ -502,11 +652,14 @@ class Peer:
         if self.papers.record.enabled:
             self._keying.pursue(self._paths.primary, now)
             self._drain_keying(now)
+        self._opener.plan(self._paths, now, is_live=self._keying.live is not None and not self._keying.is_suspect)
+        self._drain_opener(now)
+        self._steer()
         self._plan_petition(now)
         record = self.papers.take_changed_record()
         if record is not None:
             self._events.append(StoreRecord(record))
-        self._show()
+        self._show(now)
 
     def _drain_keying(self, now: Instant) -> None:
         for event in drain(self._keying.poll_event):
@@ -514,7 +667,7 @@ class Peer:
                 case Met():
                     self._handle_met(event, now)
                 case BecameLive():
-                    self._handle_live()
+                    self._handle_live(now)
                 case SessionEnded():
                     self._handle_session_ended(now)
                 case AttemptFailed():
@@ -529,25 +682,53 @@ class Peer:
 
     def _drain_paths(self, now: Instant) -> None:
         for event in drain(self._paths.poll_event):
-            self._handle_primary(event.to, now)
+            match event:
+                case PrimaryChanged(to=to):
+                    self._handle_primary(to, now)
+                case DoorDue(to=to):
+                    self._events.append(ConnectWanted(to))
+                case LinkForgotten(link=link):
+                    self._events.append(LinkUnwanted(link))
+                case PrimaryDoubted():
+                    self._is_doubtful = True
         for due in drain(self._paths.poll_probe):
             self._send_probe(due, now)
 
+    def _drain_opener(self, now: Instant) -> None:
+        for to in drain(self._opener.poll_guess):
+            if self._gateway.is_open:
+                self._transmits.append(Transmit(to, self._gateway.wrap_probe(self._around.draw(TOKEN_BYTES), now)))
+        if self._opener.take_offer_due():
+            self._offer(reply_wanted=False, now=now)
+        unwanted = self._opener.take_unwanted(self._paths, now)
+        if unwanted:
+            self._events.append(SocketsUnwanted(unwanted))
+
     def _plan_petition(self, now: Instant) -> None:
-        if self._service_up and self.papers.record.enabled:
+        if self._can_be_carried and self.papers.record.enabled:
             self._petition.plan(self.state, now)
         else:
             self._petition.stop()
 
     # what a person sees
 
-    def _show(self) -> None:
-        state = self.state
-        shown = (state, self._why(state))
+    def _show(self, now: Instant) -> None:
+        """Tells what has changed for a person. The sentence itself is made only then: it looks at every attempt."""
+        state, primary = self.state, self._paths.primary
+        kind = primary.kind if primary is not None else None
+        shown = (state, kind, *(() if state is PeerState.CONNECTED else (self._trouble, self._service_up)))
         if shown != self._shown:
             self._shown = shown
-            self._events.append(PeerChanged(self.name, *shown))
+            self._events.append(PeerChanged(self.name, state, self._why(state, now)))
 
-    def _why(self, state: PeerState) -> str:
+    def _why(self, state: PeerState, now: Instant) -> str:
         trouble = "" if state is PeerState.CONNECTED else self._trouble
-        return trouble or explain(state, self.name, self._paths, is_service_up=self._service_up)
+        return trouble or explain_state(
+            state,
+            self.papers,
+            self._paths,
+            self._around.here(),
+            guesses=self._opener.spent,
+            is_guessing=self._opener.is_guessing,
+            now=now,
+        )

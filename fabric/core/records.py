@@ -29,6 +29,8 @@ class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
     offer: bytes | None = None
     offered_ms: int = 0
     last_address: tuple[str, int] | None = None
+    grant: bytes | None = None
+    relays: tuple[tuple[str, int, int], ...] = ()
 
     def __repr__(self) -> str:
         return f"PeerRecord(name={self.name!r}, enabled={self.enabled})"

@@ -26,7 +26,16 @@ class Settings:
 
     rekey_after_records: int = 2**30
     path_mtu: int = 1500
-    """Underlay MTU that the outer packets are made for."""
+    """The longest outer packet that is tried on a path."""
+
+    relay_copies: int = 1
+    """2: each datagram goes through two relays at once, so that either may fail without the loss of a frame."""
+
+    ask_peers: bool = True
+    """Without the service, offers to a peer that has met us before go through other peers; they learn of that pair."""
+
+    find_on_lan: bool = True
+    """Peers are looked for on the local network by multicast."""
 
     intent_life_s: float = 30 * 86400.0
     offer_life_s: int = 300

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fabric.core.explain import Here
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar, Draw
 from fabric.core.settings import Settings
@@ -15,7 +16,8 @@ from fabric.identity.certificate import Certificate
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """The functions see all peers of the node: indices that none of them uses, whether an IP is one of the overlay's,
-    and `check_address`, which raises `CertificateError` where an address belongs to somebody else.
+    `check_address`, which raises `CertificateError` where an address belongs to somebody else, and whether there is
+    another peer to take an offer to the one of this name.
     """
 
     identity: Identity
@@ -27,3 +29,5 @@ class Surroundings:
     allocate_gate_index: Callable[[], int]
     is_overlay: Callable[[str], bool]
     check_address: Callable[[Certificate], None]
+    can_pass_on: Callable[[str], bool]
+    here: Callable[[], Here]

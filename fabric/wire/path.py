@@ -32,6 +32,8 @@ MAX_OFFER_BYTES = 1024
 MAX_ENVELOPE_BYTES = 4096
 """An offer sealed and signed takes about 2,700."""
 _PADDING = bytes(20)
+PROBE_BYTES = 1 + TOKEN_BYTES + len(_PADDING)
+"""A sealed probe without further padding."""
 
 
 class GatedKind(enum.IntEnum):

@@ -17,6 +17,7 @@ class FakeLane:
         self.keys: dict[int, SessionKeys] = {}
         self.sealing: int | None = None
         self.steered: dict[str, tuple[Address | None, int]] = {}
+        self.copied: dict[str, Address | None] = {}
         self.said: list[tuple[int, bytes, Address]] = []
 
     @property
@@ -43,10 +44,11 @@ class FakeLane:
         if self.sealing == local_index:
             self.sealing = None
 
-    def steer(self, peer: str, to: Address | None, payload_limit: int) -> None:
+    def steer(self, peer: str, to: Address | None, payload_limit: int, copy_to: Address | None = None) -> None:
         self.steered[peer] = (to, payload_limit)
+        self.copied[peer] = copy_to
 
-    def send_control(self, local_index: int, payload: bytes, to: Address) -> None:
+    def send_control(self, local_index: int, payload: bytes, to: Address, *, whole: bool = False) -> None:
         if local_index in self.keys:
             self.said.append((self.keys[local_index].remote_index, payload, to))
 

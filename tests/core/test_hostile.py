@@ -15,7 +15,7 @@ import pytest
 from fabric.core.events import PeerChanged, ServiceAccepted, StunNames
 from fabric.core.machine import Calendar, drain
 from fabric.core.node import Node
-from fabric.core.path import PathAgent
+from fabric.core.path import MAX_PATHS, PathAgent
 from fabric.core.settings import Settings
 from fabric.core.status import PeerState
 from fabric.dataplane.contract import Control, Traffic
@@ -157,7 +157,7 @@ def test_strays_do_not_push_out_a_path_that_is_proven() -> None:
     for number in range(1, 200):
         agent.handle_probe(Address(f"203.0.113.{number}", 9), 2.0)
     assert {path.address for path in agent.paths if path.valid} >= {PUBLIC, spare}
-    assert len(agent.paths) <= 32
+    assert len(agent.paths) <= MAX_PATHS
 
 
 def test_the_local_network_is_searched_again_once_it_is_no_longer_in_use() -> None:
@@ -303,7 +303,7 @@ def test_many_stun_servers_are_not_all_asked(village: Village) -> None:
         return message
 
     village.lie = lie
-    do(village, A, lambda node: node.handle_service_lost(village.now))
+    do(village, A, lambda node: node.handle_service_lost(1, village.now))
     village.connect(village.houses[A])
     village.run(1.0)
     told = [event for event in village.houses[A].told if isinstance(event, StunNames)]
@@ -314,7 +314,7 @@ def test_many_stun_servers_are_not_all_asked(village: Village) -> None:
 def test_a_service_whose_clock_is_no_number_tells_no_time(village: Village, lie: float) -> None:
     village.run(1.0)
     village.lie = lambda _to, m: msgspec.structs.replace(m, unix_time=lie) if isinstance(m, Welcome) else m
-    do(village, A, lambda node: node.handle_service_lost(village.now))
+    do(village, A, lambda node: node.handle_service_lost(1, village.now))
     village.houses[A].told.clear()
     village.connect(village.houses[A])
     village.run(1.0)
@@ -332,7 +332,7 @@ def test_peers_know_that_a_service_was_rejected(village: Village) -> None:
 
 
 def test_a_word_of_the_service_after_it_was_lost_is_dropped(village: Village) -> None:
-    do(village, A, lambda node: node.handle_service_lost(village.now))
+    do(village, A, lambda node: node.handle_service_lost(1, village.now))
     before = len(village.houses[A].told)
     village.tell(A, Challenge(bytes(32)))
     village.run(0.1)
@@ -352,7 +352,7 @@ def test_an_older_introduction_changes_nothing(village: Village) -> None:
     village.meet(A, B)
     older = village.introduction(B, A)
     village.run(10.0)
-    do(village, B, lambda node: node.handle_service_lost(village.now))
+    do(village, B, lambda node: node.handle_service_lost(1, village.now))
     village.connect(village.houses[B])
     village.run(1.0)
     newer = village.houses[A].records[B]
@@ -398,7 +398,7 @@ def test_two_gates_never_share_an_index() -> None:
 def test_the_end_of_an_intent_ends_the_session_on_both_sides() -> None:
     village = Village(A, B, settings=Settings(intent_life_s=300.0))
     village.meet(A, B)
-    do(village, B, lambda node: node.handle_service_lost(village.now))
+    do(village, B, lambda node: node.handle_service_lost(1, village.now))
     village.lie = lambda to, message: None if to == B else message
     village.run(280.0)
     assert village.are_connected(A, B)
@@ -433,7 +433,7 @@ def test_a_gate_ends_with_the_certificate_and_opens_for_the_next() -> None:
     unix = OFFSET + village.now
     village.tell(B, Renewed(village.town.certify(B, unix - 1, unix + 9999)))
     village.run(0.1)
-    do(village, B, lambda node: node.handle_service_lost(village.now))
+    do(village, B, lambda node: node.handle_service_lost(1, village.now))
     village.connect(village.houses[B])
     assert village.run_until(lambda: village.are_connected(A, B), 60.0)
 
@@ -647,7 +647,7 @@ def test_a_certificate_renewed_in_the_midst_of_a_handshake_is_shown_all_the_same
 
     assert village.run_until(is_under_way)
     village.run(0.011)
-    do(village, name, lambda node: node.handle_service_message(Renewed(renewed), village.now))
+    do(village, name, lambda node: node.handle_service_message(1, Renewed(renewed), village.now))
     village.run(20.0)
     assert village.houses[other].records[name].certificate == renewed
 

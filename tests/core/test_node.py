@@ -93,7 +93,7 @@ def test_a_removal_while_the_service_is_away_is_told_when_it_is_back(village: Vi
     village.meet(A, B)
     house = village.houses[A]
     village.is_service_up = False
-    house.node.handle_service_lost(village.now)
+    house.node.handle_service_lost(1, village.now)
     house.node.remove(B, village.now)
     village.settle(house)
     assert house.records[B].removed
@@ -124,7 +124,7 @@ def test_a_killed_endpoint_is_back_within_a_second_without_the_service(village: 
     village.meet(A, B)
     village.is_service_up = False
     for house in village.houses.values():
-        house.node.handle_service_lost(village.now)
+        house.node.handle_service_lost(1, village.now)
         village.settle(house)
     village.run(30.0)
     village.build(name, village.houses[name].records)
@@ -137,7 +137,7 @@ def test_running_sessions_do_not_notice_that_the_service_is_gone(village: Villag
     village.meet(A, B)
     village.is_service_up = False
     for house in village.houses.values():
-        house.node.handle_service_lost(village.now)
+        house.node.handle_service_lost(1, village.now)
         house.told.clear()
         village.settle(house)
     village.run(1000.0)

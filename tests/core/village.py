@@ -104,7 +104,7 @@ class Village:
         return house
 
     def connect(self, house: House) -> None:
-        house.node.handle_service_connected(self.town.tls_certificate, self.now)
+        house.node.handle_service_connected(1, self.town.tls_certificate, self.now)
         self._nonces[house.name] = self._random.randbytes(32)
         self._say(house.name, Challenge(self._nonces[house.name]))
 
@@ -156,7 +156,7 @@ class Village:
                 house.records[event.record.name] = event.record
         for transmit in drain(house.node.poll_transmit):
             self._send(house, transmit.to, transmit.payload)
-        for message in drain(house.node.poll_message):
+        for _link, message in drain(house.node.poll_message):
             self._later(LATENCY_S, lambda m=message: self._serve(house, m))  # type: ignore[misc]
         said, house.lane.said[:] = list(house.lane.said), []
         for index, payload, to in said:
@@ -224,7 +224,7 @@ class Village:
     def _hear(self, name: str, message: ToEndpoint) -> None:
         house = self.houses[name]
         if self.is_service_up:
-            house.node.handle_service_message(message, self.now)
+            house.node.handle_service_message(1, message, self.now)
             self.settle(house)
 
     def _serve(self, house: House, message: ToService) -> None:

@@ -1,0 +1,70 @@
+"""What this endpoint tells of itself in offers: its candidates, and what its NAT does."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from fabric.core.machine import Instant
+from fabric.core.reflexive import Reflexive
+from fabric.wire.address import Address, Candidate, CandidateKind, Transport
+
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+
+class OwnAddresses:
+    """`reflexive` is asked for what servers see of the UDP port; all else is told by the shell."""
+
+    def __init__(self, reflexive: Reflexive) -> None:
+        self._reflexive = reflexive
+        self._interfaces: tuple[Interface, ...] = ()
+        self._port = 0
+        self._mapped: tuple[Address, ...] = ()
+        self._tcp: tuple[Address, ...] = ()
+        self.is_listening = False
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        return tuple(interface.network for interface in self._interfaces)
+
+    def handle_interfaces(self, interfaces: Sequence[Interface], port: int, now: Instant) -> None:
+        """What servers saw from the old network is worth nothing in the new one."""
+        self._interfaces, self._port = tuple(sorted(set(interfaces), key=lambda i: (i.version, i))), port
+        self._tcp = ()
+        self._reflexive.handle_hosts([str(interface.ip) for interface in self._interfaces])
+        self._reflexive.handle_moved(now)
+
+    def handle_mapped(self, addresses: Sequence[Address]) -> bool:
+        """Ports that a router forwards to this one. Returns whether that is news."""
+        was, self._mapped = self._mapped, tuple(addresses)
+        return was != self._mapped
+
+    def handle_tcp(self, addresses: Sequence[Address]) -> bool:
+        """Where servers see the TCP port. Kept while it is closed: it opens again with the same. Returns whether that
+        is news."""
+        was, self._tcp = self._tcp, tuple(addresses) or self._tcp
+        return was != self._tcp
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Returns the candidates, UDP first: an offer has room for so many."""
+        if not self._port:
+            return ()
+        hosts = [Address(str(i.ip), self._port) for i in self._interfaces]
+        found = [Candidate(CandidateKind.HOST, address) for address in hosts]
+        found += _others(CandidateKind.REFLEXIVE, self._reflexive.addresses, found)
+        found += _others(CandidateKind.MAPPED, [a for a in self._mapped if a.transport is Transport.UDP], found)
+        if self.is_listening or self._tcp:
+            doors = [Candidate(CandidateKind.HOST, Address(a.ip, a.port, Transport.TCP)) for a in hosts]
+            doors += _others(CandidateKind.REFLEXIVE, self._tcp, doors)
+            mapped = [a for a in self._mapped if a.transport is Transport.TCP]
+            found += doors + _others(CandidateKind.MAPPED, mapped, doors)
+        return tuple(found)
+
+
+def _others(kind: CandidateKind, addresses: Sequence[Address], known: Sequence[Candidate]) -> list[Candidate]:
+    taken = {candidate.address for candidate in known}
+    return [Candidate(kind, address) for address in addresses if address not in taken]
