@@ -42,14 +42,16 @@ class PortChoice(enum.Enum):
 class Behaviour:
     """`lifetime_s` of an idle UDP mapping; `inbound_refreshes` as Linux does it, though REQ-6 allows either.
 
-    `stride` is the distance between the ports that a `SEQUENTIAL` NAT gives one after the other. TCP is treated as
-    UDP is, but for its lifetime (RFC 5382 REQ-5: two hours and four minutes at least).
+    `stride` is the distance between the ports that a `SEQUENTIAL` NAT gives one after the other, and `others_a_second`
+    how many of them go to customers that this world does not have. TCP is treated as UDP is, but for its lifetime
+    (RFC 5382 REQ-5: two hours and four minutes at least).
     """
 
     mapping: Mapping = Mapping.ENDPOINT_INDEPENDENT
     filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT
     port_choice: PortChoice = PortChoice.PRESERVE
     stride: int = 1
+    others_a_second: float = 0.0
     lifetime_s: float = 120.0
     tcp_lifetime_s: float = 7440.0
     inbound_refreshes: bool = True
@@ -90,6 +92,7 @@ class NatTable:
         self._forwards: dict[int, Socket] = {}
         self._forwarded: dict[Socket, int] = {}
         self._next_port = chance.randint(20_000, 40_000)
+        self._others_seen: Instant = 0.0
 
     def outbound(self, packet: Packet, now: Instant) -> Packet | None:
         """Returns the packet with its outside source, from a new mapping where there is none."""
@@ -179,6 +182,7 @@ class NatTable:
             case PortChoice.PRESERVE:
                 first = inside_port
             case PortChoice.SEQUENTIAL:
+                self._serve_others(now)
                 first, step = self._next_port, self.behaviour.stride
             case PortChoice.RANDOM:
                 first = self._chance.randint(FIRST_PORT, LAST_PORT)
@@ -188,6 +192,13 @@ class NatTable:
                 self._next_port = port + step
                 return port
         return None
+
+    def _serve_others(self, now: Instant) -> None:
+        expected = (now - self._others_seen) * self.behaviour.others_a_second
+        self._others_seen = now
+        if expected > 0.0:
+            mappings = max(0, round(self._chance.gauss(expected, expected**0.5)))
+            self._next_port += mappings * self.behaviour.stride
 
 
 class FirewallTable:

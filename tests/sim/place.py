@@ -143,16 +143,16 @@ class Atlas:
             case Access.FIREWALL:
                 return self._walled(uplink)
             case Access.CARRIER:
-                carrier = behind or self._carrier(behaviour or NATS[access], uplink)
+                carrier = behind or self.carrier(behaviour or NATS[access], uplink)
                 return self._house(access, NATS[Access.PORT_RESTRICTED], lan, uplink, carrier)
             case _:
                 return self._house(access, behaviour or NATS[access], lan, uplink, behind)
 
-    def add_ipv6(self, place: Place) -> None:
+    def add_ipv6(self, place: Place, uplink: Quality = UPLINK) -> None:
         """Gives a place global IPv6 addresses behind a stateful firewall, as houses have them."""
         self._made += 1
         ips = tuple(f"2001:db8:{self._made:x}::{number:x}" for number in range(1, 9))
-        place.ipv6 = self._behind_firewall(ips, [f"{ip}/64" for ip in ips], UPLINK)
+        place.ipv6 = self._behind_firewall(ips, [f"{ip}/64" for ip in ips], uplink)
 
     def _house(self, access: Access, behaviour: Behaviour, lan: str, uplink: Quality, behind: Place | None) -> Place:
         inside = self._network.make_realm(f"lan-{self._made}")
@@ -162,7 +162,9 @@ class Atlas:
         router.policy = POLICIES.get(access, Policy.ALL)
         return Place(access, inside, (router, *(behind.routers if behind else ())), _hosts_of(lan), WIRE)
 
-    def _carrier(self, behaviour: Behaviour, uplink: Quality) -> Place:
+    def carrier(self, behaviour: Behaviour, uplink: Quality = UPLINK) -> Place:
+        """Returns the inside of a carrier's NAT, for houses to stand `behind`."""
+        self._made += 1
         inside = self._network.make_realm(f"carrier-{self._made}")
         router = self._nat(self.public_ip(), behaviour, (inside, self._network.internet), uplink)
         return Place(Access.CARRIER, inside, (router,), _hosts_of("10.64.0.0/24"), WIRE)
