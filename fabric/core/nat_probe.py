@@ -1,6 +1,6 @@
 """What stands between this host and the servers, in one address family (RFC 5780 section 4).
 
-    main socket   each server, and each server's other address        mapping
+    main socket   each server, and each server's other addresses      mapping
     socket 1      the first server, never its other address           filtering, see `filtering_test`
     socket 2      the first server, and its other address             more mappings made in a row, for the stride
 
@@ -86,8 +86,9 @@ class NatProbe:
         self._seen[server] = seen
         if other is not None and _may_be_asked(server, other):
             self._able[server] = other
-            if other not in self._servers and other not in self._alternates:
-                self._alternates[other] = self._ask(other, now)
+            for to in (other, replace(other, port=server.port)):  # the first tells IP and port apart from the second
+                if to not in self._servers and to not in self._alternates:
+                    self._alternates[to] = self._ask(to, now)
 
     def handle_datagram_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
         """Raises `DecodeError` for what is no answer to a question of this look."""
