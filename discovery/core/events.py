@@ -54,6 +54,21 @@ class Introduced:
 
 
 @dataclass(frozen=True, slots=True)
+class PairEnded:
+    """Two are no longer introduced; `pair` is what relays call them."""
+
+    pair: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRevoked:
+    """`public_key` is its identity key, 32 bytes."""
+
+    name: str
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RenewalAlarm:
     """A certificate was renewed a second time, differently: two hosts hold its key. The endpoint is revoked."""
 
@@ -75,6 +90,8 @@ Event = (
     | ChannelRejected
     | Renewed
     | Introduced
+    | PairEnded
+    | EndpointRevoked
     | RenewalAlarm
     | RevocationsIssued
 )

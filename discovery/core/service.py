@@ -22,6 +22,7 @@ from discovery.core.channel import (
     authenticate_untrusted,
 )
 from discovery.core.enrolment import LIMIT, UNPROVEN, Enrolment
+from discovery.core.grants import Granter
 from discovery.core.introduction import Introducer
 from discovery.core.limits import OpenCount, Rate, SourceBuckets, TokenBucket
 from discovery.core.settings import Settings
@@ -79,11 +80,13 @@ class Service:
         self._trust = Trust(authority.root_der, authority.network, None)
         self._channels: dict[int, Channel] = {}
         self._deadlines: dict[int, Instant] = {}
-        self._connections: dict[str, int] = {}
+        self._connections: dict[str, list[int]] = {}
         self._messages: deque[tuple[int, ToEndpoint]] = deque()
         self._closing: deque[int] = deque()
         self._events: deque[events.Event] = deque()
-        self._introducer = Introducer(authority.network, store, settings, self._say)
+        secret = settings.pair_secret or draw(SECRET_BYTES)
+        granter = Granter(authority.network, settings, secret, lambda: self._service)
+        self._introducer = Introducer(authority.network, store, settings, granter, self._say, self._events.append)
         self._open = OpenCount(per_source=settings.max_channels_per_source, overall=settings.max_channels)
         self._attempts = SourceBuckets(Rate(settings.enrolment_rate, settings.enrolment_burst))
         self._openings = SourceBuckets(Rate(settings.channel_rate, settings.channel_burst))
@@ -194,15 +197,14 @@ class Service:
 
     def _close_superseded(self, name: str) -> None:
         """A host that enrolled again holds a new certificate: its old channel is not its own any more."""
-        connection = self._connections.get(name)
-        if connection is not None:
+        for connection in list(self._connections.get(name, ())):
             self._close(connection)
 
     # time and changes from elsewhere
 
     def handle_timeout(self, now: Instant) -> None:
         for connection in [connection for connection, deadline in self._deadlines.items() if deadline <= now]:
-            self._reject(connection, self._channels[connection], "it did not prove itself in time")
+            self._handle_deadline(connection, self._channels[connection])
         unix = self._calendar.unix(now)
         if now >= self._sweep_at:
             self._sweep_at = now + self._settings.sweep_s
@@ -213,18 +215,29 @@ class Service:
             self._purge_at = now + PURGE_S
             purge(self._store, self._settings, unix)
 
+    def _handle_deadline(self, connection: int, channel: Channel) -> None:
+        """Nothing was proven in time, or nothing newer (see `_let_go_of_others`)."""
+        if channel.state is ChannelState.EXPECTING_AUTHENTICATE:
+            self._reject(connection, channel, "it did not prove itself in time")
+            return
+        del self._deadlines[connection]
+        record = self._store.endpoint(channel.name)
+        if record is None or channel.current is None or channel.current.serial != record.serial:
+            self._close(connection)
+
     def next_timeout(self) -> Instant:
-        # The first is the earliest: all have the same time to prove themselves.
+        # The first is the earliest: all have the same time.
         return min(next(iter(self._deadlines.values()), NEVER), self._sweep_at, self._purge_at)
 
     def handle_store_changed(self, now: Instant) -> None:
         """Another process changed the store: revocations take effect here and now."""
         with self._store.change():
             self._refresh_revocations(now)
-        for name, connection in list(self._connections.items()):
+        for name, connections in list(self._connections.items()):
             record = self._store.endpoint(name)
             if record is None or record.revoked is not None:
-                self._reject(connection, self._channels[connection], "the endpoint was revoked")
+                for connection in list(connections):
+                    self._reject(connection, self._channels[connection], "the endpoint was revoked")
 
     def revoke(self, name: str, why: str, now: Instant) -> bool:
         """Revokes an endpoint at once, everywhere that can be told. False where there is nobody to revoke."""
@@ -252,22 +265,23 @@ class Service:
         revocations = self._refresh_revocations(now)
         proven = authenticate_untrusted(channel, message, self._trust, self._store, self._settings, unix)
         name = proven.record.name
-        self._close_older(name)
+        self._make_room(name)
         channel.name, channel.current = name, proven.current
         del self._deadlines[connection]
         channel.state = ChannelState.LATE if proven.is_late else ChannelState.UP
         self._messages.append((connection, Welcome(proven.signature, self._settings.stun, revocations, unix)))
-        self._connections[name] = connection
-        self._events.append(events.EndpointConnected(name, channel.source))
+        if name not in self._connections:
+            self._events.append(events.EndpointConnected(name, channel.source))
+        self._connections.setdefault(name, []).append(connection)
         self._introducer.note_seen(proven.record, unix)
         if channel.state is ChannelState.UP:
             self._introducer.handle_arrival(name, unix)
 
-    def _close_older(self, name: str) -> None:
-        """The newest channel of an endpoint is the one: an older one is what a roaming host left behind."""
-        older = self._connections.get(name)
-        if older is not None:
-            self._close(older)
+    def _make_room(self, name: str) -> None:
+        """An endpoint has as many channels as it may use addresses of ours; the oldest is what a roaming host left."""
+        open_ones = self._connections.get(name, [])
+        while len(open_ones) >= self._settings.max_channels_per_endpoint:
+            self._close(open_ones[0])
 
     # what endpoints say
 
@@ -321,18 +335,29 @@ class Service:
             return
         self._messages.append((connection, Renewed(channel.current.der)))
         self._events.append(events.Renewed(record.name))
+        self._let_go_of_others(connection, record.name, now)
         if channel.state is ChannelState.LATE:
             self._close(connection)  # it comes back with a certificate that stands, and states everything anew
+
+    def _let_go_of_others(self, connection: int, name: str, now: Instant) -> None:
+        """What was proven by the certificate before can renew nothing any more: the endpoint is to come back with
+        the new one, once that has surely reached it. (A copy of it comes back with the old one, and is found out.)"""
+        for other in self._connections.get(name, ()):
+            if other != connection:
+                self._deadlines.pop(other, None)
+                self._deadlines[other] = now + self._settings.authentication_s
 
     # parts
 
     def _say(self, name: str, message: ToEndpoint) -> bool:
-        """Queues a message for an endpoint; False where its channel is not up."""
-        connection = self._connections.get(name)
-        if connection is None or self._channels[connection].state is not ChannelState.UP:
-            return False
-        self._messages.append((connection, message))
-        return True
+        """Queues a message for an endpoint, on each of its channels; False where none is up."""
+        up = [
+            connection
+            for connection in self._connections.get(name, ())
+            if self._channels[connection].state is ChannelState.UP
+        ]
+        self._messages.extend((connection, message) for connection in up)
+        return bool(up)
 
     def _refresh_revocations(self, now: Instant) -> bytes:
         """Returns the newest list in DER; where it names somebody new, tells everyone who is connected."""
@@ -341,11 +366,17 @@ class Service:
             self._trust.update_revocations(newest.der)
         if fresh:
             self._events.append(events.RevocationsIssued(newest.number, len(newest.serials)))
-            for connection in self._connections.values():
-                self._messages.append((connection, Revocations(newest.der)))
+            for connections in self._connections.values():
+                self._messages.extend((connection, Revocations(newest.der)) for connection in connections)
             for name in fresh:
-                self._introducer.handle_revoked(name, self._calendar.unix(now))
+                self._handle_revoked(name, now)
         return newest.der
+
+    def _handle_revoked(self, name: str, now: Instant) -> None:
+        record = self._store.endpoint(name)
+        if record is not None:
+            self._events.append(events.EndpointRevoked(name, record.public_key))
+        self._introducer.handle_revoked(name, self._calendar.unix(now))
 
     def _reject(self, connection: int, channel: Channel, why: str) -> None:
         self.counters["channel_rejected"] += 1
@@ -362,6 +393,9 @@ class Service:
             return
         self._deadlines.pop(connection, None)
         self._open.leave(channel.source)
-        if self._connections.get(channel.name) == connection:
-            del self._connections[channel.name]
-            self._events.append(events.EndpointLost(channel.name))
+        open_ones = self._connections.get(channel.name, [])
+        if connection in open_ones:
+            open_ones.remove(connection)
+            if not open_ones:
+                del self._connections[channel.name]
+                self._events.append(events.EndpointLost(channel.name))

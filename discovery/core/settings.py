@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+
+from fabric.wire.rendezvous import RelayPlace
 
 DAY_S = 86_400.0
 DEFAULT_OVERLAY = IPv4Network("100.64.0.0/10")
@@ -17,6 +19,24 @@ class Settings:
     overlay: IPv4Network = DEFAULT_OVERLAY
     addresses: tuple[str, ...] = ()
     stun: tuple[str, ...] = ()
+
+    relays: tuple[RelayPlace, ...] = ()
+    """Those that introduced pairs may use; without any, none is granted."""
+
+    pair_secret: bytes = field(default=b"", repr=False)
+    """At most 64 bytes; the names of pairs at relays come of it, so it outlives the process. Empty: one is drawn."""
+
+    relay_rate_bytes_s: int = 12_500_000
+    """Of a pair, both directions: 100 Mbit/s. Some ten pairs at once fill what a relay forwards."""
+
+    relay_quota_bytes: int = 256 * 1024**3
+    """What one side sends in a day: a quarter of what its rate would allow."""
+
+    grant_life_s: float = DAY_S
+    """No longer than relays remember what is void (see `relay`)."""
+
+    regrant_s: float = DAY_S / 4
+    """Whenever the service dies, what it granted last holds for three quarters of its life."""
 
     certificate_life_s: float = 7 * DAY_S
     """How long a revocation that doesn't reach anybody can matter, against how long the service may be away."""
@@ -59,6 +79,9 @@ class Settings:
     channel_rate: float = 4.0
     channel_burst: float = 256.0
     """New channels per source: an authentication costs the service about half a millisecond."""
+
+    max_channels_per_endpoint: int = 2
+    """Endpoints use two of the service's addresses at once; another channel closes the oldest."""
 
     max_channels_per_source: int = 512
     max_channels: int = 16_384

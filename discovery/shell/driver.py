@@ -194,6 +194,10 @@ def log_event(event: events.Event) -> None:
             _log.info("certificate renewed", name=name)
         case events.Introduced(one=one, other=other):
             _log.info("introduced", one=one, other=other)
+        case events.PairEnded():
+            _log.debug("pair ended")
+        case events.EndpointRevoked(name=name):
+            _log.info("endpoint revoked", name=name)
         case events.RenewalAlarm(name=name, source=source):
             _log.error("ALARM: two hosts hold the key of this endpoint; it is revoked", name=name, source=source)
         case events.RevocationsIssued(number=number, count=count):

@@ -8,11 +8,12 @@ import pytest
 
 from discovery.core import events
 from discovery.core.settings import DAY_S, Settings
+from fabric.core.machine import drain
 from fabric.crypto.signature import LABEL_CONTROL_CLIENT, LABEL_CONTROL_SERVER
 from fabric.identity.authority import Authority, draw_serial
 from fabric.identity.overlay import ipv6_of, ula_prefix
 from fabric.identity.request import Request
-from fabric.wire.rendezvous import Authenticate, Challenge, IntentNoted, StateIntent
+from fabric.wire.rendezvous import Authenticate, Challenge, IntentNoted, Introduction, Renewed, StateIntent
 from tests.discovery.conftest import MakeTown
 from tests.discovery.town import NETWORK, UNIX, Resident, Town
 
@@ -136,15 +137,82 @@ def test_a_stranger_who_says_nothing_is_closed_in_time(town: Town) -> None:
     assert ada.is_closed
 
 
-def test_the_newest_channel_of_an_endpoint_is_the_one(town: Town) -> None:
+def test_an_endpoint_may_have_two_channels_and_a_third_closes_the_oldest(town: Town) -> None:
     ada = town.online("ada")
-    older = ada.connection
+    oldest = ada.connection
     ada.connect()
-    assert older in town.closed
-    town.service.handle_lost(older, town.now)
+    assert town.closed == set()
+    ada.connect()
+    assert town.closed == {oldest}
+    town.service.handle_lost(oldest, town.now)
     ada.state_intent("bob.home")
     assert ada.hear() == [IntentNoted("bob.home")]
     assert town.service.connected() == {"ada.home"}
+
+
+def happened(town: Town, kind: type[events.Event]) -> int:
+    return sum(isinstance(event, kind) for event in drain(town.service.poll_event))
+
+
+def test_what_is_said_to_an_endpoint_is_said_on_each_of_its_channels(town: Town) -> None:
+    ada, bob = town.online("ada"), town.online("bob")
+    ada.state_intent(bob.name)
+    first = ada.connection
+    ada.connect()
+    ada.hear()
+    heard = len(town.inbox[first])
+    bob.state_intent(ada.name)
+    assert [type(message) for message in ada.hear()] == [Introduction]
+    assert [type(message) for message in town.inbox[first][heard:]] == [Introduction]
+
+
+def test_an_endpoint_is_gone_with_the_last_of_its_channels(town: Town) -> None:
+    ada = town.online("ada")
+    first = ada.connection
+    ada.connect()
+    assert happened(town, events.EndpointConnected) == 1
+    town.service.handle_lost(first, town.now)
+    assert happened(town, events.EndpointLost) == 0
+    assert town.service.connected() == {"ada.home"}
+    ada.disconnect()
+    assert happened(town, events.EndpointLost) == 1
+    assert town.service.connected() == set()
+
+
+def test_a_revocation_closes_each_channel(town: Town) -> None:
+    ada = town.online("ada")
+    first = ada.connection
+    ada.connect()
+    town.service.revoke(ada.name, "", town.now)
+    town.drain()
+    assert {first, ada.connection} <= town.closed
+
+
+def test_after_a_renewal_the_other_channel_is_let_go_once_the_certificate_has_arrived(town: Town) -> None:
+    """It was proven by the old certificate: a renewal over it would look like one by a copy of the host."""
+    ada = town.online("ada")
+    other = ada.connection
+    town.pass_time(5 * DAY_S)
+    ada.connect()
+    ada.renew()
+    (renewed,) = ada.hear()
+    assert isinstance(renewed, Renewed)
+    assert other not in town.closed
+    town.pass_time(town.settings.authentication_s)
+    assert other in town.closed
+    assert not ada.is_closed
+
+
+def test_a_channel_that_has_renewed_too_stays(town: Town) -> None:
+    ada = town.online("ada")
+    town.pass_time(5 * DAY_S)
+    first = ada.connection
+    ada.connect()
+    ada.renew()
+    second, ada.connection = ada.connection, first
+    ada.renew()
+    town.pass_time(town.settings.authentication_s)
+    assert not {first, second} & town.closed
 
 
 def test_open_channels_are_bounded_per_source_and_overall(make_town: MakeTown) -> None:
