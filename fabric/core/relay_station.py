@@ -1,0 +1,477 @@
+"""One relay: over which way it is reached, and which channels stand there.
+
+    looking --CHALLENGE over UDP--> up over UDP --three REFRESHes unanswered--> looking
+       |                                ^
+       +--1.25 s of silence--> TLS wanted --link, CHALLENGE--> up over TLS, still looking --CHALLENGE over UDP--+
+
+A look is a BIND without a cookie to every UDP address of the relay at once: the first that answers is used. The
+CHALLENGE costs the relay nothing, and brings the cookie under which all channels are then bound.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from fabric.core.events import RelayLinkUnwanted, RelayLinkWanted
+from fabric.core.machine import NEVER, Draw, Instant, Transmit
+from fabric.core.relay_binding import Binding, BindQueue
+from fabric.core.relay_upkeep import REFRESH_RETRIES_MOVED_S, Lookout, Sight, Upkeep
+from fabric.errors import DecodeError
+from fabric.wire import relay as wire
+from fabric.wire.address import Address, Transport
+from fabric.wire.rendezvous import RelayPlace
+
+LOOK_LIMIT_S = 300.0
+LOOK_LIMIT_LOST_S = 10.0
+"""While the relay isn't reached over TLS either: that is more often this host's trouble than the relay's, and must
+not outlast it by more."""
+BIND_RETRIES_S = (0.3, 0.5, 0.8)
+BIND_PAUSE_S = 2.0
+BIND_PAUSE_LIMIT_S = 60.0
+FULL_PAUSE_S = 60.0
+MAX_CHALLENGES = 3
+"""To one question: each costs a signature, and a relay that never has enough gets no more."""
+REFUSED_PAUSE_S = 0.02
+"""As binds are paced: every grant of a relay's may be refused in a row."""
+REFRESH_TLS_S = 30.0
+REFRESH_LEAST_S = 5.0
+"""However short the life that a relay gives its channels."""
+RELEASE_S = 60.0
+"""UDP that has come back may go again: the TLS connection waits so long."""
+OPEN_RETRY_S = 1.0
+OPEN_TRIES = 3
+"""A fresh TLS connection over which the relay never answers is opened anew."""
+
+Sign = Callable[[bytes, bytes], bytes]
+"""Signature over cookie and grant id by the own identity key."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelsChanged:
+    """`Relays.channels` of this peer are others now."""
+
+    peer: str
+
+
+StationEvent = RelayLinkWanted | RelayLinkUnwanted | ChannelsChanged
+
+
+class Link(enum.Enum):
+    """The TLS connection."""
+
+    UNWANTED = "unwanted"
+    WANTED = "wanted"
+    UP = "up"
+
+
+@dataclass(slots=True)
+class _Way:
+    """One address of the relay. `heard` is when it answered last."""
+
+    address: Address
+    cookie: bytes | None = None
+    heard: Instant = -NEVER
+    life_s: float = NEVER
+    looked_with: bytes | None = None
+    """Id of the grant of an unanswered look."""
+
+    @property
+    def is_tls(self) -> bool:
+        return self.address.transport is Transport.RELAY_TLS
+
+
+class Station:
+    """`announce` takes its events, `transmit` its datagrams; `interval_s` is how often UDP channels are refreshed."""
+
+    def __init__(
+        self,
+        place: RelayPlace,
+        sign: Sign,
+        draw: Draw,
+        announce: Callable[[StationEvent], None],
+        transmit: Callable[[Transmit], None],
+    ) -> None:
+        self._place = place
+        self._sign = sign
+        self._draw = draw
+        self._announce = announce
+        self._transmit = transmit
+        self._bindings: dict[str, Binding] = {}
+        self._by_grant: dict[bytes, Binding] = {}
+        self._by_channel: dict[Address, Binding] = {}
+        self._queue = BindQueue()
+        self._ways: dict[Address, _Way] = {}
+        self._tls: Address | None = None
+        self._link = Link.UNWANTED
+        self._active: _Way | None = None
+        self._lookout = Lookout()
+        self._upkeep = Upkeep()
+        self._open_at: Instant = NEVER
+        self._open_tries = 0
+        self._release_at: Instant = NEVER
+        self.interval_s = REFRESH_TLS_S
+
+    @property
+    def is_unused(self) -> bool:
+        return not self._bindings
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return tuple(self._ways)
+
+    def channel(self, peer: str) -> Address | None:
+        binding = self._bindings.get(peer)
+        return binding.channel if binding else None
+
+    # what is asked for
+
+    def bind(self, peer: str, grant: bytes, grant_id: bytes, now: Instant) -> None:
+        """Asks for a channel. One that stands under an older grant stays until the new one is bound."""
+        known = self._bindings.get(peer)
+        if known is not None and known.grant_id == grant_id and not known.is_dead:
+            return
+        if grant_id in self._by_grant and self._by_grant[grant_id] is not known:
+            return  # one pair's grant, shown for another
+        binding = Binding(peer, grant, grant_id)
+        if known is not None:
+            del self._by_grant[known.grant_id]
+            known.rest()
+            binding.channel = known.channel
+        self._bindings[peer] = self._by_grant[grant_id] = binding
+        if binding.channel is not None:
+            self._by_channel[binding.channel] = binding
+        self._pursue(binding, now)
+
+    def unbind(self, peer: str) -> None:
+        """The relay ends the channel by itself, some time after it was refreshed last."""
+        binding = self._bindings.pop(peer, None)
+        if binding is not None:
+            del self._by_grant[binding.grant_id]
+            binding.rest()
+            self._set_channel(binding, None)
+
+    def close(self) -> None:
+        if self._link is not Link.UNWANTED:
+            self._release()
+
+    # the ways to the relay
+
+    def handle_addresses(self, udp: tuple[Address, ...], tls: Address | None, now: Instant) -> None:
+        """The relay is at these addresses now. What is in use and still among them stays as it is."""
+        if self._link is Link.UNWANTED:
+            self._tls = tls
+        wanted = udp if self._tls is None else (*udp, self._tls)
+        has_more = not set(wanted) <= set(self._ways)
+        self._ways = {address: self._ways.get(address) or _Way(address) for address in wanted}
+        if self._active is not None and self._active.address not in self._ways:
+            self._lose(now)
+        elif has_more and (self._active is None or self._active.is_tls):
+            self._seek(now)
+
+    def handle_link(self, *, up: bool, now: Instant) -> None:
+        """The TLS connection stands, or no longer; the shell opens it again. A new one means nothing to the relay."""
+        if self._link is Link.UNWANTED or self._tls is None:
+            return
+        self._link = Link.UP if up else Link.WANTED
+        self._open_at = NEVER
+        self._ways[self._tls] = _Way(self._tls)
+        if self._active is not None and self._active.address == self._tls:
+            self._lose(now)
+        elif up and self._active is None:
+            self._begin_opening(now)
+        if not up:
+            self._drop_channels(self._tls)
+
+    def handle_moved(self, now: Instant) -> None:
+        """The own network changed: the relay perhaps knows this end by another address, and other ways may open."""
+        way = self._active
+        if way is None or way.is_tls:
+            self._seek(now)
+        if way is not None:
+            self._look_over(way)
+            self._upkeep.begin(self._standing(way), now, REFRESH_RETRIES_MOVED_S)
+
+    def handle_doubt(self, now: Instant) -> None:
+        """There is a reason to think that a relay that was not reached is within reach again."""
+        if self._active is None:
+            self._seek(now)
+
+    # datagrams
+
+    def handle_datagram_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
+        """Raises `DecodeError` for what answers no question that is open on this way."""
+        message = wire.decode_relay_message(payload)
+        way = self._ways[source]
+        match message:
+            case wire.Challenge():
+                self._handle_challenge(way, message, now)
+            case wire.Bound():
+                self._handle_bound(way, message, now)
+            case wire.Refreshed():
+                self._handle_refreshed(way, message, now)
+            case wire.Refused():
+                self._handle_refused(way, message, now)
+            case _:
+                raise DecodeError("a relay asks nothing")
+
+    def _handle_challenge(self, way: _Way, message: wire.Challenge, now: Instant) -> None:
+        binding = self._by_grant.get(message.grant_id)
+        answers_bind = binding is not None and binding.asked_on == way.address
+        if binding is not None and answers_bind:
+            if binding.challenges == MAX_CHALLENGES:
+                raise DecodeError("a relay that never has enough")
+            binding.challenges += 1
+        elif way.looked_with != message.grant_id:
+            raise DecodeError("a cookie that nobody asked for")
+        way.heard = now
+        way.cookie = message.cookie
+        way.looked_with = None
+        if binding is not None and answers_bind:
+            self._ask(binding, way)
+        else:
+            self._open(way, now)
+
+    def _handle_bound(self, way: _Way, message: wire.Bound, now: Instant) -> None:
+        binding = self._asked(way, message.grant_id)
+        channel = replace(way.address, via=message.channel)
+        if self._by_channel.get(channel, binding) is not binding:
+            raise DecodeError("a channel that is another peer's")
+        way.heard = now
+        way.life_s = message.life_s
+        binding.rest()
+        binding.pause_s = 0.0
+        self._set_channel(binding, channel)
+        if way is self._active:
+            self._upkeep.plan(now + self._interval(way))
+
+    def _handle_refreshed(self, way: _Way, message: wire.Refreshed, now: Instant) -> None:
+        if way is not self._active:
+            raise DecodeError("an answer to no refresh")
+        missing = self._upkeep.answer(message.channels, now, self._interval(way))
+        way.heard = now
+        for channel in missing:
+            binding = self._by_channel.get(replace(way.address, via=channel))
+            if binding is not None:
+                self._set_channel(binding, None)
+                self._pursue(binding, now)
+
+    def _handle_refused(self, way: _Way, message: wire.Refused, now: Instant) -> None:
+        binding = self._by_grant.get(message.grant_id)
+        is_look = binding is not None and way.looked_with == message.grant_id
+        binding = binding if binding is not None and is_look else self._asked(way, message.grant_id)
+        way.heard = now
+        is_full = message.reason is wire.RefusedReason.FULL
+        binding.rest()
+        binding.is_dead = not is_full
+        if is_look:
+            way.looked_with = None
+            self._look_again(way, now + (FULL_PAUSE_S if is_full else REFUSED_PAUSE_S))
+        elif is_full:
+            self._queue.put(binding, now + FULL_PAUSE_S)
+
+    def _asked(self, way: _Way, grant_id: bytes) -> Binding:
+        binding = self._by_grant.get(grant_id)
+        if binding is None or binding.asked_on != way.address:
+            raise DecodeError("an answer to no question")
+        return binding
+
+    # time
+
+    def handle_timeout(self, now: Instant) -> None:
+        if self._lookout.due <= now:
+            self._look(now)
+        if self._open_at <= now:
+            self._look_over_link(now)
+        if self._release_at <= now:
+            self._release()
+        if self._upkeep.due <= now:
+            self._refresh(now)
+        while self._active is not None and (binding := self._queue.take_due(now)) is not None:
+            self._ask_or_give_up(binding, self._active, now)
+
+    def next_timeout(self) -> Instant:
+        asked = self._queue.next() if self._active is not None else None
+        planned = min(self._lookout.due, self._open_at, self._release_at, self._upkeep.due)
+        return planned if asked is None else min(planned, asked)
+
+    # looking
+
+    def _seek(self, now: Instant) -> None:
+        """Looks for a better way than there is, from the beginning."""
+        if not self._ways or self._looking_grant() is None:
+            return
+        if any(not way.is_tls for way in self._ways.values()):
+            self._lookout.begin(now)
+        else:
+            self._want_link()
+        if self._active is None and self._link is Link.UP and self._open_at == NEVER:
+            self._begin_opening(now)
+
+    def _look(self, now: Instant) -> None:
+        if self._looking_grant() is None:
+            self._lookout.stop()
+            return
+        has_tls = self._active is not None
+        limit_s = LOOK_LIMIT_S if has_tls else LOOK_LIMIT_LOST_S
+        if self._lookout.handle_due(now, limit_s, self._draw(1)[0] / 255) is Sight.SILENCE:
+            self._want_link()
+            return
+        for way in self._ways.values():
+            if not way.is_tls:
+                self._look_over(way)
+
+    def _look_over(self, way: _Way) -> None:
+        binding = self._looking_grant()
+        if binding is not None:
+            way.looked_with = binding.grant_id
+            self._say(way, wire.Bind(wire.NO_COOKIE, wire.NO_SIGNATURE, binding.grant))
+
+    def _look_again(self, way: _Way, at: Instant) -> None:
+        """The relay is there, but didn't like the grant that was shown to it."""
+        if way.is_tls and self._active is None:
+            self._open_at = at
+            self._open_tries = 0
+        elif not way.is_tls and (self._active is None or self._active.is_tls):
+            self._lookout.begin(at)
+
+    def _looking_grant(self) -> Binding | None:
+        return next((binding for binding in self._bindings.values() if not binding.is_dead), None)
+
+    def _open(self, way: _Way, now: Instant) -> None:
+        """The way carries: uses it, unless one that is as good is in use."""
+        if self._active is not None and (way.is_tls or not self._active.is_tls):
+            return
+        self._active = way
+        self._upkeep.stop()
+        if way.is_tls:
+            self._open_at = NEVER
+        else:
+            self._lookout.stop()
+            self._release_at = now + RELEASE_S if self._link is not Link.UNWANTED else NEVER
+        for binding in self._bindings.values():
+            if not binding.is_dead:
+                binding.rest()
+                self._queue.put(binding, now)
+
+    def _lose(self, now: Instant) -> None:
+        """The way in use carries no longer: its channels are gone."""
+        way, self._active = self._active, None
+        self._upkeep.stop()
+        self._release_at = NEVER
+        for binding in self._bindings.values():
+            binding.rest()
+        if way is not None:
+            way.cookie = way.looked_with = None
+            self._drop_channels(way.address)
+        self._seek(now)
+
+    # the TLS connection
+
+    def _want_link(self) -> None:
+        if self._link is Link.UNWANTED and self._tls is not None:
+            self._link = Link.WANTED
+            self._announce(RelayLinkWanted(self._place, self._tls))
+
+    def _begin_opening(self, now: Instant) -> None:
+        self._open_at = now
+        self._open_tries = 0
+
+    def _look_over_link(self, now: Instant) -> None:
+        self._open_at = NEVER
+        if self._tls is None or self._looking_grant() is None:
+            return
+        if self._open_tries == OPEN_TRIES:
+            self._renew_link()
+            return
+        self._open_tries += 1
+        self._open_at = now + OPEN_RETRY_S
+        self._look_over(self._ways[self._tls])
+
+    def _renew_link(self) -> None:
+        self._release()
+        self._want_link()
+
+    def _release(self) -> None:
+        self._link = Link.UNWANTED
+        self._release_at = self._open_at = NEVER
+        if self._tls is not None:
+            self._ways[self._tls] = _Way(self._tls)
+            self._drop_channels(self._tls)
+            self._announce(RelayLinkUnwanted(self._tls))
+
+    # channels
+
+    def _pursue(self, binding: Binding, now: Instant) -> None:
+        if self._active is not None:
+            self._queue.put(binding, now)
+        elif self._lookout.due == NEVER:
+            self._seek(now)
+
+    def _ask_or_give_up(self, binding: Binding, way: _Way, now: Instant) -> None:
+        if binding.tries == 0:
+            binding.first_asked = now
+        if binding.tries < len(BIND_RETRIES_S):
+            binding.asked_on = way.address
+            binding.challenges = 0
+            self._queue.put(binding, now + BIND_RETRIES_S[binding.tries])
+            binding.tries += 1
+            self._ask(binding, way)
+        elif way.heard < binding.first_asked:
+            self._handle_silence(way, now)
+        else:
+            binding.rest()
+            binding.pause_s = min(max(BIND_PAUSE_S, 2 * binding.pause_s), BIND_PAUSE_LIMIT_S)
+            self._queue.put(binding, now + binding.pause_s)
+
+    def _ask(self, binding: Binding, way: _Way) -> None:
+        cookie = way.cookie or wire.NO_COOKIE
+        self._say(way, wire.Bind(cookie, self._sign(cookie, binding.grant_id), binding.grant))
+
+    def _refresh(self, now: Instant) -> None:
+        way = self._active
+        if way is None:
+            self._upkeep.stop()
+            return
+        if not self._upkeep.is_under_way:
+            self._upkeep.begin(self._standing(way), now)
+        if not self._upkeep.is_under_way:
+            return
+        channels = self._upkeep.question(now)
+        if channels is None:
+            self._handle_silence(way, now)
+        else:
+            self._say(way, wire.Refresh(channels))
+
+    def _handle_silence(self, way: _Way, now: Instant) -> None:
+        if way.is_tls:
+            self._renew_link()
+        self._lose(now)
+
+    def _standing(self, way: _Way) -> list[int]:
+        return [channel.via for channel in self._by_channel if replace(channel, via=0) == way.address]
+
+    def _interval(self, way: _Way) -> float:
+        wished_s = REFRESH_TLS_S if way.is_tls else self.interval_s
+        return max(min(wished_s, way.life_s / 2), REFRESH_LEAST_S)
+
+    def _drop_channels(self, relay: Address) -> None:
+        for binding in list(self._on(relay)):
+            self._set_channel(binding, None)
+
+    def _on(self, relay: Address) -> Iterator[Binding]:
+        return (b for channel, b in self._by_channel.items() if replace(channel, via=0) == relay)
+
+    def _set_channel(self, binding: Binding, channel: Address | None) -> None:
+        if binding.channel == channel:
+            return
+        if binding.channel is not None and self._by_channel.get(binding.channel) is binding:
+            del self._by_channel[binding.channel]
+        binding.channel = channel
+        if channel is not None:
+            self._by_channel[channel] = binding
+        self._announce(ChannelsChanged(binding.peer))
+
+    def _say(self, way: _Way, message: wire.RelayMessage) -> None:
+        self._transmit(Transmit(way.address, wire.encode_relay_message(message)))
