@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_interface, ip_network
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar
-from fabric.core.node import Interface, Node
+from fabric.core.node import Node
+from fabric.core.own_addresses import Interface
 from fabric.core.records import PeerRecord
 from fabric.core.settings import Settings
 from fabric.crypto.aead import offered_suites
@@ -44,6 +45,7 @@ from fabric.shell.tls import context_under
 from fabric.shell.udp import UdpSockets, open_udp_sockets
 from fabric.wire.address import Address
 from fabric.wire.record import overlay_mtu
+from fabric.wire.rendezvous import ToEndpoint, ToService
 
 _PORT = "port"
 
@@ -177,7 +179,9 @@ def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian) -
         if not config.stun:
             parts.stun.replace(names)
 
-    around = Surroundings(state, identity, parts.calendar, keystore, custodian, clock.now, handle_stun_names)
+    around = Surroundings(
+        state, identity, parts.calendar, keystore, custodian, clock.now, handle_stun_names, lambda _way: None
+    )
     parts.endpoint = endpoint = Endpoint(around, parts.node, parts)
     parts.pump = Pump(parts.lane, parts.tap, parts.udp, endpoint.handle_leftover, endpoint.handle_reports)
     parts.stun = StunNames(config.stun or papers.network.stun, endpoint.handle_stun_servers)
@@ -189,8 +193,44 @@ def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian) -
         config.service or papers.network.service,
         context_under(papers.authority),
         check,
-        endpoint,
+        _OneLink(parts),
         Patience(config.service_retry_s, config.service_retry_limit_s, config.service_silence_s),
         random.SystemRandom().random,
     )
-    endpoint.attach(parts.service)
+    endpoint.attach(_Numbered(parts.service))
+
+
+class _OneLink:  # until two links are joined
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.link = 0
+
+    def handle_connected(self, tls_certificate: bytes) -> None:
+        self.link += 1
+        self.parts.endpoint.handle_connected(self.link, tls_certificate)
+
+    def handle_message(self, message: ToEndpoint) -> None:
+        self.parts.endpoint.handle_message(self.link, message)
+
+    def handle_lost(self) -> None:
+        self.parts.endpoint.handle_lost(self.link)
+
+
+class _Numbered:
+    def __init__(self, service: ServiceLink) -> None:
+        self.service = service
+
+    def send(self, link: int, message: ToService) -> None:
+        self.service.send(message)
+
+    def close(self, link: int, why: str) -> None:
+        self.service.close(why)
+
+    def handle_accepted(self, link: int) -> None:
+        self.service.handle_accepted()
+
+    def handle_moved(self, own: Collection[str]) -> None:
+        self.service.handle_moved(own)
+
+    def handle_doubt(self) -> None:
+        self.service.handle_doubt()

@@ -17,7 +17,7 @@ import trio
 import typer
 
 from fabric import __version__
-from fabric.core.node import Interface
+from fabric.core.own_addresses import Interface
 from fabric.crypto.aead import offered_suites
 from fabric.shell import clock
 from fabric.shell.assembly import Parts, prepare

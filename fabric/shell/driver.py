@@ -27,7 +27,7 @@ class DrivenNode(Protocol):
 
     def poll_transmit(self) -> Transmit | None: ...
 
-    def poll_message(self) -> ToService | None: ...
+    def poll_message(self) -> tuple[int, ToService] | None: ...
 
 
 class Effects(Protocol):
@@ -41,7 +41,8 @@ class Effects(Protocol):
 
     def transmit(self, transmit: Transmit) -> None: ...
 
-    def say(self, message: ToService) -> None: ...
+    def say(self, link: int, message: ToService) -> None:
+        """`link` is the number of a channel to the service."""
 
     def flush(self) -> None:
         """Sends what the lane has ready."""
@@ -66,9 +67,9 @@ class Driver:
             self._handle_events()
             for transmit in drain(self._node.poll_transmit):
                 self._effects.transmit(transmit)
-            messages: Iterator[ToService] = drain(self._node.poll_message)
-            for message in messages:
-                self._effects.say(message)
+            messages: Iterator[tuple[int, ToService]] = drain(self._node.poll_message)
+            for link, message in messages:
+                self._effects.say(link, message)
             self._effects.flush()
         finally:
             self._settling = False

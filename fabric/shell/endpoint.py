@@ -17,7 +17,8 @@ import trio
 from fabric.core import events as e
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar, Instant, Transmit
-from fabric.core.node import Interface, Node
+from fabric.core.node import Node
+from fabric.core.own_addresses import Interface
 from fabric.core.records import PeerRecord
 from fabric.core.status import PeerStatus
 from fabric.custody.contract import Custodian
@@ -30,7 +31,7 @@ from fabric.shell.keystore import Keystore
 from fabric.shell.log import Log
 from fabric.shell.papers import store_certificate, store_revocations
 from fabric.shell.wishes import Verb, Wish, WishStore
-from fabric.wire.address import Address
+from fabric.wire.address import Address, Target, address_of
 from fabric.wire.rendezvous import ToEndpoint, ToService
 
 CLOCK_TOLERANCE_S = 300.0
@@ -38,6 +39,18 @@ CLOCK_TOLERANCE_S = 300.0
 OFFSET_TOLERANCE_S = 0.1
 
 _log = Log("fabric.endpoint")
+
+
+Way = (
+    e.SocketsWanted
+    | e.SocketsUnwanted
+    | e.ListenWanted
+    | e.ConnectWanted
+    | e.LinkUnwanted
+    | e.RelaysNamed
+    | e.RelayLinkWanted
+    | e.RelayLinkUnwanted
+)
 
 
 class Outlet(Protocol):
@@ -49,13 +62,13 @@ class Outlet(Protocol):
 
 
 class Service(Protocol):
-    """The channel to the discovery service."""
+    """The channels to the discovery service, each with a number that no other has or had."""
 
-    def send(self, message: ToService) -> None: ...
+    def send(self, link: int, message: ToService) -> None: ...
 
-    def close(self, why: str) -> None: ...
+    def close(self, link: int, why: str) -> None: ...
 
-    def handle_accepted(self) -> None: ...
+    def handle_accepted(self, link: int) -> None: ...
 
     def handle_moved(self, own: Collection[str]) -> None: ...
 
@@ -73,6 +86,8 @@ class Surroundings:
     custodian: Custodian
     clock: Callable[[], Instant]
     handle_stun_names: Callable[[tuple[str, ...]], None]
+    handle_way: Callable[[Way], None]
+    """Opens and closes what the node wants of the host's network."""
 
     def __repr__(self) -> str:
         return f"Surroundings({self.identity.name})"
@@ -99,9 +114,9 @@ class Endpoint:
     def transmit(self, transmit: Transmit) -> None:
         self._outlet.transmit(transmit.to, transmit.payload)
 
-    def say(self, message: ToService) -> None:
+    def say(self, link: int, message: ToService) -> None:
         if self._service is not None:
-            self._service.send(message)
+            self._service.send(link, message)
 
     def flush(self) -> None:
         self._outlet.flush()
@@ -122,6 +137,17 @@ class Endpoint:
                     asker.send_nowait(event)
             case e.StunNames(names=names):
                 self._around.handle_stun_names(names)
+            case (
+                e.SocketsWanted()
+                | e.SocketsUnwanted()
+                | e.ListenWanted()
+                | e.ConnectWanted()
+                | e.LinkUnwanted()
+                | e.RelaysNamed()
+                | e.RelayLinkWanted()
+                | e.RelayLinkUnwanted()
+            ):
+                self._around.handle_way(event)
             case _:
                 self._handle_papers(event)
 
@@ -142,16 +168,16 @@ class Endpoint:
 
     def _handle_service_event(self, event: e.Event) -> None:
         match event:
-            case e.ServiceAccepted(unix_time=unix_time):
-                _log.info("service connected")
+            case e.ServiceAccepted(link=link, unix_time=unix_time):
+                _log.info("service connected", link=link)
                 self._check_clock(unix_time)
                 if self._service is not None:
-                    self._service.handle_accepted()
+                    self._service.handle_accepted(link)
                 self._announce()
-            case e.ServiceRejected(why=why):
+            case e.ServiceRejected(link=link, why=why):
                 _log.warning("the service could not prove itself", why=why)
                 if self._service is not None:
-                    self._service.close(why)
+                    self._service.close(link, why)
             case e.ServiceRefused(regarding=regarding, why=why):
                 _log.warning("the service refused", regarding=regarding, why=why)
 
@@ -160,28 +186,31 @@ class Endpoint:
     def attach(self, service: Service) -> None:
         self._service = service
 
-    def handle_connected(self, tls_certificate: bytes) -> None:
-        self._node.handle_service_connected(tls_certificate, self._around.clock())
-        self._driver.settle()
+    def handle_connected(self, link: int, tls_certificate: bytes) -> None:
+        self.tell(lambda node, now: node.handle_service_connected(link, tls_certificate, now))
 
-    def handle_message(self, message: ToEndpoint) -> None:
-        self._node.handle_service_message(message, self._around.clock())
-        self._driver.settle()
+    def handle_message(self, link: int, message: ToEndpoint) -> None:
+        self.tell(lambda node, now: node.handle_service_message(link, message, now))
 
-    def handle_lost(self) -> None:
-        if self._node.is_service_up:
+    def handle_lost(self, link: int) -> None:
+        was_up = self._node.is_service_up
+        self.tell(lambda node, now: node.handle_service_lost(link, now))
+        if was_up and not self._node.is_service_up:
             _log.warning("service lost")
-        self._node.handle_service_lost(self._around.clock())
-        self._driver.settle()
         self._announce()
 
     # the network's side
 
-    def handle_leftover(self, datagrams: Sequence[tuple[bytes, tuple[str, int]]]) -> None:
-        """Takes what the lane did not know: (payload, (ip, port))."""
+    def tell(self, say: Callable[[Node, Instant], None]) -> None:
+        """Lets the node hear of something, and does what it makes of it."""
+        say(self._node, self._around.clock())
+        self._driver.settle()
+
+    def handle_leftover(self, datagrams: Sequence[tuple[bytes, Target]]) -> None:
+        """Takes what the lane did not know, with its sources."""
         now = self._around.clock()
-        for payload, (ip, port) in datagrams:
-            self._node.handle_datagram(Address(ip, port), payload, now)
+        for payload, source in datagrams:
+            self._node.handle_datagram(address_of(source), payload, now)
         self._driver.settle()
 
     def handle_reports(self, traffic: Sequence[Traffic], controls: Sequence[Control]) -> None:
@@ -201,8 +230,7 @@ class Endpoint:
         self._driver.settle()
 
     def handle_stun_servers(self, addresses: Sequence[Address]) -> None:
-        self._node.handle_stun_servers(addresses, self._around.clock())
-        self._driver.settle()
+        self.tell(lambda node, now: node.handle_stun_servers(addresses, now))
 
     def handle_clock(self, offset: float, *, has_slept: bool) -> None:
         """The wall clock was set, the machine woke up, or it is time to look at both."""

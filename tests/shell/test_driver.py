@@ -44,8 +44,8 @@ class FakeNode:
     def poll_transmit(self) -> Transmit | None:
         return self.transmits.popleft() if self.transmits else None
 
-    def poll_message(self) -> ToService | None:
-        return self.messages.popleft() if self.messages else None
+    def poll_message(self) -> tuple[int, ToService] | None:
+        return (1, self.messages.popleft()) if self.messages else None
 
 
 class Notes:
@@ -73,7 +73,7 @@ class Notes:
     def transmit(self, transmit: Transmit) -> None:
         self.made.append(("transmit", transmit.payload))
 
-    def say(self, message: ToService) -> None:
+    def say(self, link: int, message: ToService) -> None:
         self.made.append(("say", type(message).__name__))
 
     def flush(self) -> None:

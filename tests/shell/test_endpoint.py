@@ -42,7 +42,7 @@ from fabric.shell.control_wire import (
     Status,
 )
 from fabric.shell.custody import open_identity
-from fabric.shell.endpoint import Endpoint, Surroundings
+from fabric.shell.endpoint import Endpoint, Surroundings, Way
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.keystore import Keystore
 from fabric.shell.papers import load_papers
@@ -70,13 +70,13 @@ class Outside:
     def flush(self) -> None:
         self.flushes += 1
 
-    def send(self, message: ToService) -> None:
+    def send(self, link: int, message: ToService) -> None:
         self.said.append(message)
 
-    def close(self, why: str) -> None:
+    def close(self, link: int, why: str) -> None:
         self.closed.append(why)
 
-    def handle_accepted(self) -> None:
+    def handle_accepted(self, link: int) -> None:
         pass
 
     def handle_moved(self, own: Collection[str]) -> None:
@@ -97,6 +97,7 @@ class House:
     node: Node
     outside: Outside
     stun_names: list[tuple[str, ...]]
+    ways: list[Way]
 
     def restart(self) -> House:
         self.keystore.__exit__()
@@ -122,13 +123,14 @@ def put_up(homestead: Homestead, state: Path) -> House:
     records, _ = keystore.load_records()
     lane = ReferenceLane(papers.certificate.mac, papers.certificate.addresses)
     node = Node(identity, lane, calendar, os.urandom, Settings(), records, 0.0)
-    around = Surroundings(state, identity, calendar, keystore, custodian, lambda: 0.0, stun_names.append)
+    ways: list[Way] = []
+    around = Surroundings(state, identity, calendar, keystore, custodian, lambda: 0.0, stun_names.append, ways.append)
     outside = Outside()
     endpoint = Endpoint(around, node, outside)
     endpoint.attach(outside)
     endpoint.settle()
     endpoint.fulfil_waiting()
-    return House(homestead, state, keystore, endpoint, node, outside, stun_names)
+    return House(homestead, state, keystore, endpoint, node, outside, stun_names, ways)
 
 
 @pytest.fixture
@@ -210,7 +212,7 @@ def test_a_renewal_that_is_due_is_asked_for_over_the_same_key(house: House) -> N
 
 
 def test_events_reach_whom_they_concern(house: House) -> None:
-    house.endpoint.handle_event(ServiceRejected("a wrong signature"))
+    house.endpoint.handle_event(ServiceRejected(1, "a wrong signature"))
     house.endpoint.handle_event(StunNames(("stun.example:3478",)))
     assert house.outside.closed == ["a wrong signature"]
     assert house.stun_names == [("stun.example:3478",)]
