@@ -84,7 +84,7 @@ class NatProbe:
         if not self.is_looking or server in self._seen:
             return
         self._seen[server] = seen
-        if other is not None and _may_be_asked(server, other):
+        if (other := other_of(server, other)) is not None:
             self._able[server] = other
             for to in (other, replace(other, port=server.port)):  # the first tells IP and port apart from the second
                 if to not in self._servers and to not in self._alternates:
@@ -248,9 +248,16 @@ def stride_of(ports: Sequence[int]) -> int:
     return min(times, key=lambda step: (-times[step], abs(step)))
 
 
-def _may_be_asked(server: Address, other: Address) -> bool:
-    """A server could name a host of the own network that nobody else can reach, or many, and have us ask it."""
-    ip, own = ipaddress.ip_address(other.ip), ipaddress.ip_address(server.ip)
-    if ip == own:
-        return other.port != server.port
-    return ip.version == own.version and not ip.is_multicast and (ip.is_global or not own.is_global)
+def other_of(server: Address, named: Address | None) -> Address | None:
+    """Returns the other address of `server` as this host is to use it, from what it named; None where it has none.
+
+    A server that is itself behind a translation names the IP that it knows of itself; and one that lies could name a
+    host of the own network, which nobody else can ask. Of those only the port is taken.
+    """
+    if named is None or named.is_ipv6 != server.is_ipv6:
+        return None
+    ip = ipaddress.ip_address(named.ip)
+    is_public = ip.is_global and not ip.is_multicast
+    if not is_public and ipaddress.ip_address(server.ip).is_global:
+        named = replace(named, ip=server.ip)
+    return None if named == server else named

@@ -14,16 +14,16 @@ XOR-MAPPED-ADDRESS has the address XORed with the cookie and the transaction id,
 looks like an address in passing. A client of RFC 3489 sends no cookie (those four bytes belong to its transaction
 id) and gets the plain MAPPED-ADDRESS.
 
-By RFC 5780 a server has up to four addresses, two IPs with two ports each, and a client may wish that another of
-them answers (CHANGE-REQUEST), or that the answer goes to another port of the IP that it asked from (RESPONSE-PORT).
-OTHER-ADDRESS names the address that differs from the one asked in all that the server has two of. Where it has one IP
-and two ports, that is the other port of the same IP; a change of IP is then refused with 420. (Section 7.4 would have
-such a server say nothing; what it says is true all the same, and tells mapping and filtering by port.)
+By RFC 5780 a server has four addresses, two IPs with two ports each, and a client may wish that another of them
+answers (CHANGE-REQUEST), or that the answer goes to another port of the IP that it asked from (RESPONSE-PORT).
+OTHER-ADDRESS names the address that has neither IP nor port of the one asked. A server with one IP and two ports says
+nothing of the kind (section 7.4: clients of others then wish for what it can't do). It names its other port in an
+attribute of our own, 0xfab1 in the same format, answers from there when it is wished, and refuses another IP with 420.
 
 No answer has any state behind it. None goes to an IP but the one that asked, and none is more than 3 times as long as
 its request (60 bytes for the shortest, 84 for ours): what a client can do without is left out from the end of
 
-    XOR-MAPPED-ADDRESS, OTHER-ADDRESS, RESPONSE-ORIGIN, MAPPED-ADDRESS, SOFTWARE
+    XOR-MAPPED-ADDRESS, OTHER-ADDRESS or 0xfab1, RESPONSE-ORIGIN, MAPPED-ADDRESS, SOFTWARE
 
 Over TCP messages follow each other; the length field tells them apart (RFC 8489 section 6.2.2).
 """
@@ -59,6 +59,9 @@ _SOFTWARE = 0x8022
 _FINGERPRINT = 0x8028
 _RESPONSE_ORIGIN = 0x802B
 _OTHER_ADDRESS = 0x802C
+_OTHER_OF_TWO = 0xFAB1
+"""Ours, from the range that everybody may use and nobody has to understand."""
+
 _FINGERPRINT_XOR = 0x5354554E
 
 _KNOWN = frozenset({0x0001, 0x0006, 0x0008, 0x0009, 0x000A, 0x0014, 0x0015, 0x001C, 0x001D, 0x001E, 0x0020})
@@ -80,7 +83,7 @@ _SOFTWARE_NAME = b"fabric"
 
 @dataclass(frozen=True, slots=True)
 class BindingSuccess:
-    """`address` is where the server saw the request come from, `other` its OTHER-ADDRESS, if it has one."""
+    """`address` is where the server saw the request come from, `other` its OTHER-ADDRESS or its other one of two."""
 
     transaction_id: bytes
     address: Address
@@ -97,11 +100,15 @@ class BindingError:
 
 @dataclass(frozen=True, slots=True)
 class ServerPlace:
-    """The address of a server that a request came to, and what else it answers from: "" and 0 where nothing."""
+    """The address of a server that a request came to, and what else it answers from: "" and 0 where nothing.
+
+    `is_stream`: over TCP, where an answer can only go back.
+    """
 
     asked: Address
     other_ip: str = ""
     other_port: int = 0
+    is_stream: bool = False
 
     @property
     def other(self) -> Address | None:
@@ -183,7 +190,8 @@ def decode_binding_response(payload: bytes) -> BindingSuccess | BindingError:
         address = _decode_address(found[_MAPPED_ADDRESS], bytes(16))
     else:
         raise DecodeError("a Binding success response without an address")
-    return BindingSuccess(identification[4:], address, _decode_other(found.get(_OTHER_ADDRESS)))
+    other = found.get(_OTHER_ADDRESS, found.get(_OTHER_OF_TWO))
+    return BindingSuccess(identification[4:], address, _decode_other(other))
 
 
 def answer_binding(payload: bytes, source: Address) -> bytes | None:
@@ -218,7 +226,8 @@ def _answer(payload: bytes, source: Address, place: ServerPlace | None) -> Answe
             make(_SUCCESS, identification, _success_attributes(source, identification, (), limit)), origin, source
         )
     origin = place.changed(ip=wishes.change_ip, port=wishes.change_port)
-    extra = [_attribute(_OTHER_ADDRESS, _encode_address(place.other, bytes(16)))] if place.other else []
+    kind = _OTHER_ADDRESS if place.other_ip and place.other_port else _OTHER_OF_TWO
+    extra = [_attribute(kind, _encode_address(place.other, bytes(16)))] if place.other else []
     extra.append(_attribute(_RESPONSE_ORIGIN, _encode_address(origin, bytes(16))))
     extra.append(_attribute(_MAPPED_ADDRESS, _encode_address(source, bytes(16))))
     body = _success_attributes(source, identification, extra, limit)
@@ -238,7 +247,7 @@ def _success_attributes(source: Address, identification: bytes, extra: Sequence[
 
 def _read_wishes(attributes: list[tuple[int, bytes]], place: ServerPlace | None) -> tuple[_Wishes, bytes]:
     """Returns what the request wishes, or the attributes of the error that it gets."""
-    understood = _KNOWN | (_WISHES if place is not None else frozenset())
+    understood = _KNOWN | (_WISHES if place is not None and not place.is_stream else frozenset())
     unknown = [attribute for attribute, _ in attributes if attribute < 0x8000 and attribute not in understood]
     if unknown:
         return _Wishes(), _error_attributes(unknown)

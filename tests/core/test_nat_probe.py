@@ -9,7 +9,7 @@ import random
 import pytest
 
 from fabric.core.machine import drain
-from fabric.core.nat_probe import mapping_of, stride_of
+from fabric.core.nat_probe import mapping_of, other_of, stride_of
 from fabric.core.reflexive import Reflexive
 from fabric.errors import DecodeError
 from fabric.wire.address import Address
@@ -221,7 +221,7 @@ def test_a_server_can_t_aim_requests_at_the_own_network_nor_keep_them_coming() -
             for transmit in drain(reflexive.poll_transmit):
                 if transmit.to.ip != server.ip:
                     asked.append(transmit.to)
-                elif transmit.to.via == 0:
+                elif transmit.to == server:
                     port = random.Random(now).randint(1024, 65_535)
                     place = ServerPlace(server, next(told), 53)
                     answer = answer_binding_5780(transmit.payload, Address(OUTSIDE_IP, port), place)
@@ -230,6 +230,29 @@ def test_a_server_can_t_aim_requests_at_the_own_network_nor_keep_them_coming() -
             now = max(now, reflexive.next_timeout() or now) + 0.001
         assert not any(to.ip.startswith("192.168.") for to in asked)
         assert len(asked) <= 11 * 3 * 4  # a look in 300 s, three questions, four tries
+
+
+@pytest.mark.parametrize(
+    ("server", "named", "taken"),
+    [
+        ("9.9.9.9:3478", "9.9.9.9:3479", "9.9.9.9:3479"),
+        ("9.9.9.9:3478", "8.8.8.8:3479", "8.8.8.8:3479"),
+        ("9.9.9.9:3478", "10.0.0.5:3479", "9.9.9.9:3479"),
+        ("9.9.9.9:3478", "224.0.0.1:3479", "9.9.9.9:3479"),
+        ("9.9.9.9:3478", "10.0.0.5:3478", None),
+        ("10.1.1.1:3478", "10.2.2.2:3479", "10.2.2.2:3479"),
+        ("9.9.9.9:3478", None, None),
+    ],
+)
+def test_a_server_behind_a_translation_is_known_by_its_public_ip(
+    server: str, named: str | None, taken: str | None
+) -> None:
+    def parse(text: str | None) -> Address | None:
+        return Address(text.split(":")[0], int(text.split(":")[1])) if text else None
+
+    asked = parse(server)
+    assert asked is not None
+    assert other_of(asked, parse(named)) == parse(taken)
 
 
 def test_a_flood_of_answers_changes_nothing() -> None:

@@ -7,8 +7,8 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,17 @@ import trio
 
 from discovery.core.limits import Rate, SourceBuckets
 from discovery.shell.listen import open_listeners
-from discovery.shell.stun import StunServer
+from discovery.shell.stun import StunServer, own_ips
+from discovery.shell.stun_tcp import PER_SOURCE, StunTcpServer
 from fabric.shell import clock
 from fabric.wire.address import Address
-from fabric.wire.stun import binding_request, decode_binding_success
+from fabric.wire.stun import (
+    BindingError,
+    BindingSuccess,
+    binding_request,
+    decode_binding_response,
+    decode_binding_success,
+)
 
 PATIENCE_S = 10.0
 GENEROUS = Rate(1000.0, 1000.0)
@@ -32,16 +39,19 @@ def needs(program: str, package: str) -> pytest.MarkDecorator:
 
 
 @asynccontextmanager
-async def stun_server(rate: Rate = GENEROUS, *listen: str) -> AsyncIterator[tuple[StunServer, int]]:
+async def stun_server(
+    rate: Rate = GENEROUS, *listen: str, ips: Sequence[str] = ()
+) -> AsyncIterator[tuple[StunServer, int]]:
     sockets = open_listeners(listen or ("127.0.0.1", "::1"), 0, socket.SOCK_DGRAM)
-    server = StunServer(sockets, SourceBuckets(rate), clock.now)
+    alternates = open_listeners(listen or ("127.0.0.1", "::1"), 0, socket.SOCK_DGRAM)
+    server = StunServer(sockets, SourceBuckets(rate), clock.now, alternates, ips)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run)
             yield server, sockets[0].getsockname()[1]
             nursery.cancel_scope.cancel()
     finally:
-        for udp in sockets:
+        for udp in (*sockets, *alternates):
             udp.close()
 
 
@@ -98,6 +108,165 @@ async def test_noise_is_met_with_silence() -> None:
         assert server.counters["no_request"] == 5
 
 
+async def wish(
+    udp: trio.socket.SocketType, host: str, port: int, **wishes: int
+) -> tuple[BindingSuccess | BindingError, tuple[str, int]]:
+    """Returns the answer to a request with wishes, and where it came from."""
+    with trio.fail_after(PATIENCE_S):
+        await udp.sendto(binding_request(os.urandom(12), **wishes), (host, port))  # type: ignore[arg-type]
+        answer, source = await udp.recvfrom(2048)
+    return decode_binding_response(answer), (source[0], source[1])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("listen", [(), ("0.0.0.0", "::")])
+async def test_the_other_port_is_named_and_answers_when_it_is_wished(host: str, listen: tuple[str, ...]) -> None:
+    async with stun_server(GENEROUS, *listen) as (_, port), asker(host) as udp:
+        plain, _ = await wish(udp, host, port)
+        assert isinstance(plain, BindingSuccess)
+        assert plain.other is not None
+        assert plain.other.ip == host
+        changed, source = await wish(udp, host, port, change_port=True)
+        assert isinstance(changed, BindingSuccess)
+        assert source == (host, plain.other.port)
+        assert changed.address == Address(host, udp.getsockname()[1])
+        _, source = await wish(udp, host, plain.other.port, change_port=True)
+        assert source == (host, port)
+
+
+async def test_another_ip_is_refused_where_there_is_none() -> None:
+    async with stun_server() as (_, port), asker() as udp:
+        refused, source = await wish(udp, "127.0.0.1", port, change_ip=True)
+        assert isinstance(refused, BindingError)
+        assert refused.code == 420
+        assert source == ("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("listen", [("127.0.0.1", "127.0.0.7"), ("0.0.0.0",)])
+async def test_another_ip_answers_where_the_host_has_two(listen: tuple[str, ...]) -> None:
+    async with stun_server(GENEROUS, *listen, ips=("127.0.0.1", "127.0.0.7", "::1")) as (_, port), asker() as udp:
+        plain, source = await wish(udp, "127.0.0.1", port)
+        assert isinstance(plain, BindingSuccess)
+        assert plain.other is not None
+        assert plain.other.ip == "127.0.0.7"
+        assert source == ("127.0.0.1", port)
+        _, source = await wish(udp, "127.0.0.1", port, change_ip=True, change_port=True)
+        assert source == ("127.0.0.7", plain.other.port)
+        _, source = await wish(udp, "127.0.0.7", port, change_ip=True)
+        assert source == ("127.0.0.1", port)
+
+
+def test_only_ips_of_this_host_are_answered_from() -> None:
+    assert own_ips(["127.0.0.1", "192.0.2.1", "0.0.0.0", "discovery.example", "::1"]) == ["127.0.0.1", "::1"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_an_answer_goes_to_another_port_of_the_asker(host: str) -> None:
+    async with stun_server() as (_, port), asker(host) as udp, asker(host) as other:
+        request = binding_request(os.urandom(12), response_port=other.getsockname()[1])
+        await udp.sendto(request, (host, port))
+        with trio.fail_after(PATIENCE_S):
+            answer, source = await other.recvfrom(2048)
+        assert source[:2] == (host, port)
+        assert decode_binding_success(answer).address == Address(host, udp.getsockname()[1])
+        assert len(answer) <= 3 * len(request)
+
+
+@asynccontextmanager
+async def tcp_server(idle_s: float = 60.0, rate: Rate = GENEROUS) -> AsyncIterator[tuple[StunTcpServer, int, int]]:
+    sockets = open_listeners(("127.0.0.1",), 0, socket.SOCK_STREAM)
+    alternates = open_listeners(("127.0.0.1",), 0, socket.SOCK_STREAM)
+    server = StunTcpServer(SourceBuckets(rate), clock.now, idle_s)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run, sockets, alternates)
+        yield server, sockets[0].getsockname()[1], alternates[0].getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def receive_answer(stream: trio.SocketStream) -> bytes:
+    received = b""
+    with trio.fail_after(PATIENCE_S):
+        while len(received) < 4 or len(received) < 20 + int.from_bytes(received[2:4]):
+            more = await stream.receive_some(1)
+            if not more:
+                return received
+            received += more
+    return received
+
+
+async def test_a_connection_learns_where_it_is_seen_from_as_often_as_it_asks() -> None:
+    async with tcp_server() as (_, port, other_port):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            own = Address(*stream.socket.getsockname())
+            for cut in (1, 3, 20, 27):  # wherever TCP cuts it
+                request = binding_request(os.urandom(12))
+                await stream.send_all(request[:cut])
+                await stream.send_all(request[cut:])
+                success = decode_binding_success(await receive_answer(stream))
+                assert success.address == own
+                assert success.other == Address("127.0.0.1", other_port)
+            await stream.send_all(binding_request(bytes(12)) * 2)
+            assert await receive_answer(stream)
+            assert await receive_answer(stream)
+
+
+@pytest.mark.parametrize("wishes", [{"change_port": True}, {"change_ip": True}, {"response_port": 53}])
+async def test_over_tcp_an_answer_only_goes_back(wishes: dict[str, int]) -> None:
+    async with tcp_server() as (_, port, _other), await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(binding_request(os.urandom(12), **wishes))  # type: ignore[arg-type]
+        refused = decode_binding_response(await receive_answer(stream))
+        assert isinstance(refused, BindingError)
+        assert refused.code == 420
+
+
+@pytest.mark.parametrize(
+    "noise", [b"GET / HTTP/1.1\r\n\r\n", b"\0\1\xff\xfc", b"\x01\x01\0\0" + bytes(16), b"\xff" * 5000]
+)
+async def test_noise_ends_a_connection(noise: bytes) -> None:
+    async with tcp_server() as (server, port, _), await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(noise)
+        with trio.fail_after(PATIENCE_S):
+            with suppress(trio.BrokenResourceError):  # reset, where it had sent more than was read
+                assert await stream.receive_some(1) == b""
+        assert server.counters["no_request"] == 1
+
+
+@pytest.mark.parametrize("begun", [b"", binding_request(bytes(12))[:-1]])
+async def test_a_silent_connection_is_ended(begun: bytes) -> None:
+    async with tcp_server(idle_s=0.05) as (server, port, _), await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        if begun:
+            await stream.send_all(begun)
+        with trio.fail_after(PATIENCE_S):
+            assert await stream.receive_some(1) == b""
+        assert server.counters["idle"] == 1
+
+
+async def test_requests_beyond_the_rate_end_the_connection() -> None:
+    async with tcp_server(rate=Rate(0.001, 3.0)) as (server, port, _):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            for _ in range(3):
+                await stream.send_all(binding_request(bytes(12)))
+                assert await receive_answer(stream)
+            await stream.send_all(binding_request(bytes(12)))
+            assert await receive_answer(stream) == b""
+        assert server.counters["limited"] == 1
+
+
+async def test_one_source_can_t_take_all_connections() -> None:
+    async with tcp_server() as (server, port, _):
+        streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(PER_SOURCE)]
+        for stream in streams:
+            await stream.send_all(binding_request(bytes(12)))
+            assert await receive_answer(stream)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as late:
+            with trio.fail_after(PATIENCE_S):
+                assert await late.receive_some(1) == b""
+        assert server.counters["connection_limit"] == 1
+        for stream in streams:
+            await stream.aclose()
+
+
 async def run_client(*words: str) -> str:
     with trio.fail_after(PATIENCE_S):
         done = await trio.run_process(
@@ -119,6 +288,15 @@ async def test_coturns_client_of_rfc_8489_finds_its_address(host: str) -> None:
     async with stun_server() as (_, port):
         said = await run_client("turnutils_stunclient", "-p", str(port), host)
     assert re.search(r"UDP reflexive addr: \[?" + re.escape(host) + r"\]?:\d+", said), said
+
+
+@needs("turnutils_natdiscovery", "coturn")
+async def test_coturns_client_of_rfc_5780_tells_mapping_and_filtering() -> None:
+    """Two IPs with two ports each; without a NAT in between everything is endpoint-independent."""
+    async with stun_server(GENEROUS, "127.0.0.1", "127.0.0.7", ips=("127.0.0.1", "127.0.0.7")) as (_, port):
+        said = await run_client("turnutils_natdiscovery", "-m", "-f", "-p", str(port), "127.0.0.1")
+    assert "Endpoint Independent Filtering" in said, said
+    assert "NAT with Endpoint Independent Mapping" in said or "No NAT" in said, said
 
 
 @needs("turnserver", "coturn")

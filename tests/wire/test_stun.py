@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 from fabric.errors import DecodeError
 from fabric.wire.address import Address
-from fabric.wire.stun import MAX_MESSAGE_BYTES, answer_binding, binding_request, decode_binding_success
+from fabric.wire.stun import (
+    HEADER_BYTES,
+    MAX_MESSAGE_BYTES,
+    BindingError,
+    BindingSuccess,
+    ServerPlace,
+    answer_binding,
+    answer_binding_5780,
+    binding_request,
+    decode_binding_response,
+    decode_binding_success,
+    message_bytes,
+    transaction_of,
+)
 
 # RFC 5769, section 2.1 to 2.3. Their integrity is under "VOkJxbRl1RmTxUk/WvJxBt", which a Binding without
 # credentials does not look at.
@@ -206,3 +219,156 @@ def test_a_flipped_byte_is_noticed_by_the_fingerprint(message: bytes, data: st.D
         if flipped[-8:-4] == message[-8:-4]:
             with pytest.raises(DecodeError):
                 decode_binding_success(bytes(flipped))
+
+
+ASKED = Address("198.51.100.1", 3478)
+ASKED_6 = Address("2001:db8::1", 3478)
+TWO_IPS = ServerPlace(ASKED, "198.51.100.2", 3479)
+ONE_IP = ServerPlace(ASKED, other_port=3479)
+places = st.sampled_from([TWO_IPS, ONE_IP, ServerPlace(ASKED), ServerPlace(ASKED_6, "2001:db8::2", 3479)])
+
+
+@pytest.mark.parametrize(
+    ("place", "ip", "port", "origin"),
+    [
+        (TWO_IPS, False, False, "198.51.100.1:3478"),
+        (TWO_IPS, False, True, "198.51.100.1:3479"),
+        (TWO_IPS, True, False, "198.51.100.2:3478"),
+        (TWO_IPS, True, True, "198.51.100.2:3479"),
+        (ONE_IP, False, True, "198.51.100.1:3479"),
+    ],
+)
+def test_the_answer_leaves_from_the_address_that_was_wished(
+    place: ServerPlace, ip: bool, port: bool, origin: str
+) -> None:
+    """RFC 5780 section 6.1, table 1."""
+    answer = answer_binding_5780(binding_request(TRANSACTION, change_ip=ip, change_port=port), HERE, place)
+    assert answer is not None
+    assert (str(answer.origin), answer.to) == (origin, HERE)
+    assert decode_binding_response(answer.payload) == BindingSuccess(TRANSACTION, HERE, place.other)
+
+
+@pytest.mark.parametrize(
+    ("place", "ip", "port"),
+    [(ONE_IP, True, False), (ONE_IP, True, True), (ServerPlace(ASKED), False, True)],
+)
+def test_a_change_that_is_not_possible_is_refused(place: ServerPlace, ip: bool, port: bool) -> None:
+    answer = answer_binding_5780(binding_request(TRANSACTION, change_ip=ip, change_port=port), HERE, place)
+    assert answer is not None
+    assert (answer.origin, answer.to) == (ASKED, HERE)
+    assert decode_binding_response(answer.payload) == BindingError(TRANSACTION, 420)
+    assert attribute(0x000A, b"\0\3") in answer.payload
+
+
+def test_one_ip_with_two_ports_is_no_server_of_rfc_5780_to_others() -> None:
+    """Coturn's client would wish for the other IP, and wait for ever."""
+    answer = answer_binding_5780(binding_request(TRANSACTION), HERE, ONE_IP)
+    assert answer is not None
+    assert b"\x80\x2c\0\x08" not in answer.payload
+    assert attribute(0xFAB1, b"\0\1" + (3479).to_bytes(2) + bytes((198, 51, 100, 1))) in answer.payload
+
+
+def test_other_address_and_origin_are_told_in_the_clear() -> None:
+    answer = answer_binding_5780(binding_request(TRANSACTION, change_port=True), HERE, TWO_IPS)
+    assert answer is not None
+    assert attribute(0x802C, b"\0\1" + (3479).to_bytes(2) + bytes((198, 51, 100, 2))) in answer.payload
+    assert attribute(0x802B, b"\0\1" + (3479).to_bytes(2) + bytes((198, 51, 100, 1))) in answer.payload
+    assert attribute(0x0001, b"\0\1" + (32853).to_bytes(2) + bytes((192, 0, 2, 1))) in answer.payload
+
+
+@given(places, st.integers(1, 65535), addresses)
+def test_the_answer_goes_to_the_port_that_was_wished_and_to_no_other_ip(
+    place: ServerPlace, port: int, source: Address
+) -> None:
+    answer = answer_binding_5780(binding_request(TRANSACTION, response_port=port), source, place)
+    assert answer is not None
+    assert answer.to == Address(source.ip, port)
+    assert decode_binding_success(answer.payload).address == source
+
+
+@pytest.mark.parametrize("place", [TWO_IPS, ServerPlace(ASKED, is_stream=True)])
+@pytest.mark.parametrize(
+    "malformed",
+    [attribute(0x0027, b""), attribute(0x0027, bytes(4)), attribute(0x0027, bytes(2)), attribute(0x0003, b"\6")],
+)
+def test_a_malformed_wish_is_refused(place: ServerPlace, malformed: bytes) -> None:
+    answer = answer_binding_5780(request(malformed), HERE, place)
+    assert answer is not None
+    error = decode_binding_response(answer.payload)
+    assert isinstance(error, BindingError)
+    assert error.code == (420 if place.is_stream else 400)
+    assert (answer.origin, answer.to) == (ASKED, HERE)
+
+
+def test_response_port_is_understood_with_and_without_its_padding_counted() -> None:
+    for value in (b"\x12\x34", b"\x12\x34\0\0"):
+        answer = answer_binding_5780(request(attribute(0x0027, value)), HERE, TWO_IPS)
+        assert answer is not None
+        assert answer.to.port == 0x1234
+
+
+@given(places, addresses, st.binary(max_size=60), st.booleans(), st.booleans())
+def test_no_answer_is_more_than_three_times_its_request(
+    place: ServerPlace, source: Address, software: bytes, ip: bool, port: bool
+) -> None:
+    for payload in (
+        request(),
+        request(attribute(0x8022, software)),
+        request(attribute(0x7FF0, b"")),
+        request(cookie=b"abcd"),
+        binding_request(TRANSACTION, change_ip=ip, change_port=port),
+    ):
+        answer = answer_binding_5780(payload, source, place)
+        assert answer is not None
+        assert len(answer.payload) <= 3 * len(payload)
+        assert answer.to.ip == source.ip
+
+
+def test_what_there_is_no_room_for_is_left_out_from_the_end() -> None:
+    """A bare request over IPv6 has room for the address alone; ours also for the other address."""
+    place = ServerPlace(ASKED_6, other_port=3479)
+    source = Address("2001:db8::7", 7)
+    bare, ours = (
+        answer_binding_5780(request(), source, place),
+        answer_binding_5780(binding_request(TRANSACTION), source, place),
+    )
+    assert bare is not None
+    assert ours is not None
+    assert decode_binding_success(bare.payload).other is None
+    assert decode_binding_success(ours.payload).other == Address(ASKED_6.ip, 3479)
+
+
+@pytest.mark.parametrize("value", [b"", b"\0\1\0\0\1\2\3\4", b"\0\3\0\1\1\2\3\4", b"\0\1\0\1\1\2\3\4\5"])
+def test_an_other_address_that_is_none_is_skipped(value: bytes) -> None:
+    mapped = attribute(0x0001, b"\0\1" + (32853).to_bytes(2) + bytes((192, 0, 2, 1)))
+    success = decode_binding_success(request(mapped, attribute(0x802C, value), kind=0x0101))
+    assert (success.address, success.other) == (HERE, None)
+
+
+@given(st.binary(max_size=120), addresses, places)
+def test_no_wishes_break_the_server(attributes: bytes, source: Address, place: ServerPlace) -> None:
+    answer_binding_5780(request(attributes), source, place)
+    answer_binding_5780(request(attribute(0x0003, attributes), attribute(0x0027, attributes)), source, place)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_decoder_of_responses(payload: bytes) -> None:
+    for bytes_ in (payload, request(payload, kind=0x0111), request(attribute(0x0009, payload), kind=0x0111)):
+        try:
+            decode_binding_response(bytes_)
+        except DecodeError:
+            continue
+
+
+@given(transactions, st.integers(0, 65535))
+def test_a_message_in_a_stream_says_how_long_it_is(transaction: bytes, port: int) -> None:
+    message = binding_request(transaction, response_port=port)
+    assert message_bytes(message[:4]) == len(message)
+    assert transaction_of(message) == transaction
+    assert transaction_of(message[: HEADER_BYTES - 1]) == b""
+
+
+@pytest.mark.parametrize("head", [b"GET ", b"\0\1\0\3", b"\0\1\xff\xfc", b"\xf4\1\0\0"])
+def test_what_heads_no_message_is_refused(head: bytes) -> None:
+    with pytest.raises(DecodeError):
+        message_bytes(head)
