@@ -1,18 +1,18 @@
 """Moves frames and datagrams between the kernel and the lane: one task a file descriptor, a batch a wakeup.
 
-    TAP --read_batch--> lane.handle_frames ----> take_datagrams --send_batch--> UDP
-    UDP --receive_batch--> lane.handle_datagrams --> take_frames --write_batch--> TAP
-                              |--> not DATA: on_leftover      |--> traffic, controls: on_reports
+    TAP --read_batch--> lane.handle_frames ----> take_datagrams --send_batch--> carriers: UDP, TCP, relays
+    carriers --readers, receive--> lane.handle_datagrams --> take_frames --write_batch--> TAP
+                                     |--> not DATA: on_leftover      |--> traffic, controls: on_reports
 
 No frame crosses an await or a channel; what a wakeup finds is bounded, then every other task has its turn. A full
-UDP queue stops the reading of the TAP, so that the kernel's own queue there tells the senders to slow down.
+UDP queue stops the reading of the TAP, so that the kernel's own queue there tells the senders to slow down. TCP and
+relays over TLS never stop it: what finds no room there is dropped, for it would hold up the frames of all others.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from socket import socket
 from typing import Protocol
 
 import trio
@@ -21,10 +21,12 @@ from fabric.core.machine import Instant
 from fabric.dataplane.contract import Control, Drop, Traffic
 from fabric.shell.clock import now
 from fabric.shell.tap import BATCH, Tap
-from fabric.shell.udp import Target, UdpSockets
+from fabric.shell.udp import Reader
+from fabric.wire.address import Target
 
 OnLeftover = Callable[[Sequence[tuple[bytes, Target]]], None]
 OnReports = Callable[[Sequence[Traffic], Sequence[Control]], None]
+OnTooLong = Callable[[Sequence[Target]], None]
 
 STALL_S = 0.1
 """A UDP queue that stays full for so long is not busy but stuck: what waits for it is dropped."""
@@ -60,17 +62,47 @@ class HotLane(Protocol):
     def count_drop(self, reason: Drop, count: int) -> None: ...
 
 
+class Ways(Protocol):
+    """The ways that datagrams come and go; see `carriers`."""
+
+    @property
+    def readers(self) -> Sequence[Reader]: ...
+
+    @property
+    def drops(self) -> Counter[Drop]: ...
+
+    def send_batch(self, batch: Sequence[tuple[bytes, Target]], start: int = 0) -> int: ...
+
+    async def wait_writable(self, target: Target) -> None: ...
+
+    @property
+    def has_too_long(self) -> bool: ...
+
+    def take_too_long(self) -> list[Target]: ...
+
+
 class Pump:
-    """`on_leftover` and `on_reports` are called between batches, and may steer the lane; traffic comes first."""
+    """`on_leftover`, `on_reports` and `on_too_long` are called between batches, and may steer the lane.
+
+    Traffic comes before controls. `on_too_long` hears where datagrams were to go that this host's own device can't
+    carry.
+    """
 
     def __init__(
-        self, lane: HotLane, tap: Tap, udp: UdpSockets, on_leftover: OnLeftover, on_reports: OnReports
+        self,
+        lane: HotLane,
+        tap: Tap,
+        ways: Ways,
+        on_leftover: OnLeftover,
+        on_reports: OnReports,
+        on_too_long: OnTooLong = lambda _targets: None,
     ) -> None:
         self._lane = lane
         self._tap = tap
-        self._udp = udp
+        self._ways = ways
         self._on_leftover = on_leftover
         self._on_reports = on_reports
+        self._on_too_long = on_too_long
         self._report_due: Instant = 0.0
         self._untold = trio.Event()
 
@@ -78,8 +110,8 @@ class Pump:
         """Runs until cancelled; raises `OSError` where the device is taken away."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pump_tap)
-            for udp in self._udp.sockets:
-                nursery.start_soon(self._pump_udp, udp)
+            for reader in self._ways.readers:
+                nursery.start_soon(self._pump_in, reader)
             nursery.start_soon(self._age)
             nursery.start_soon(self._tell_late)
             task_status.started()
@@ -89,9 +121,20 @@ class Pump:
         self._deliver()
         batch = self._lane.take_datagrams()
         if batch:
-            unsent = len(batch) - self._udp.send_batch(batch)
+            unsent = len(batch) - self._ways.send_batch(batch)
             self._count(Drop.BACKPRESSURE, unsent)
+        if self._ways.has_too_long:
+            self._untold.set()  # core, which may be the caller, hears of it later
         self._settle_drops()
+
+    def receive(self, batch: Sequence[tuple[bytes, Target]]) -> None:
+        """Takes a batch of datagrams, from wherever they came."""
+        instant = now()
+        leftovers = self._lane.handle_datagrams(batch, instant)
+        self._deliver()
+        if leftovers:
+            self._on_leftover(leftovers)
+        self._report(instant)
 
     async def _pump_tap(self) -> None:
         while True:
@@ -106,16 +149,12 @@ class Pump:
                     break
                 await trio.lowlevel.checkpoint()
 
-    async def _pump_udp(self, udp: socket) -> None:
+    async def _pump_in(self, reader: Reader) -> None:
+        readable, receive_batch = reader
         while True:
-            await trio.lowlevel.wait_readable(udp)
-            while batch := self._udp.receive_batch(udp):
-                instant = now()
-                leftovers = self._lane.handle_datagrams(batch, instant)
-                self._deliver()
-                if leftovers:
-                    self._on_leftover(leftovers)
-                self._report(instant)
+            await trio.lowlevel.wait_readable(readable)
+            while batch := receive_batch():
+                self.receive(batch)
                 if len(batch) < BATCH:
                     break
                 await trio.lowlevel.checkpoint()
@@ -130,14 +169,14 @@ class Pump:
 
     async def _send(self) -> None:
         batch = self._lane.take_datagrams()
-        done = self._udp.send_batch(batch)
+        done = self._ways.send_batch(batch)
         while done < len(batch):
             with trio.move_on_after(STALL_S) as patience:
-                await self._udp.wait_writable(batch[done][1])
+                await self._ways.wait_writable(batch[done][1])
             if patience.cancelled_caught:
                 self._count(Drop.BACKPRESSURE, len(batch) - done)
                 return
-            done = self._udp.send_batch(batch, done)
+            done = self._ways.send_batch(batch, done)
 
     def _deliver(self) -> None:
         frames = self._lane.take_frames()
@@ -147,7 +186,7 @@ class Pump:
     def _report(self, instant: Instant) -> None:
         """Tells core what has happened, now or within `REPORT_INTERVAL_S`."""
         controls = self._lane.take_controls()
-        if controls or self._lane.is_urgent or instant >= self._report_due:
+        if controls or self._lane.is_urgent or instant >= self._report_due or self._ways.has_too_long:
             self._tell(controls, instant)
         else:
             self._untold.set()
@@ -161,6 +200,8 @@ class Pump:
 
     def _tell(self, controls: Sequence[Control], instant: Instant) -> None:
         self._report_due = instant + REPORT_INTERVAL_S
+        if self._ways.has_too_long:
+            self._on_too_long(self._ways.take_too_long())
         traffic = self._lane.take_traffic()
         if traffic or controls:
             self._on_reports(traffic, controls)
@@ -169,7 +210,7 @@ class Pump:
             self._settle_drops()
 
     def _settle_drops(self) -> None:
-        for drops in (self._udp.drops, self._tap.drops):
+        for drops in (self._ways.drops, self._tap.drops):
             if drops:
                 self._take(drops)
 

@@ -1,40 +1,64 @@
-"""The two UDP sockets of an endpoint, IPv4 and IPv6 on one port, read and written in batches.
+"""The UDP sockets of an endpoint: IPv4 and IPv6 on one port, others beside them, read and written in batches.
 
-Nothing that the network does may end a socket: errors that ICMP or a full queue leave behind are counted.
+    main socket   DATA, GATED, STUN    as it is                        target (ip, port)
+                  RELAYED              wrapped here, unwrapped here    target (ip, port, RELAY_UDP, channel)
+                  RELAY_CONTROL        as it is                        target (ip, port, RELAY_UDP, 0)
+    side sockets  DATA, GATED, STUN    as it is                        target (ip, port, UDP, number)
+
+Nothing that the network does may end a socket: errors that ICMP or a full queue leave behind are counted. No datagram
+is ever cut into fragments: core finds out how much a path carries (RFC 8899), and the lane slices.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import trio
 
 from fabric.dataplane.contract import Drop
-from fabric.errors import ConfigurationError
+from fabric.errors import ConfigurationError, DecodeError
+from fabric.shell.side_sockets import SideSockets
+from fabric.wire.address import Target, Transport
+from fabric.wire.datagram import DATA_TYPE, GATED_TYPE
+from fabric.wire.relay import RELAY_CONTROL_TYPE, RELAYED_TYPE, unwrap_relayed, wrap_relayed
 
-Target = tuple[str, int]
+Reader = tuple[socket.socket | SideSockets, Callable[[], list[tuple[bytes, Target]]]]
+"""What to wait for until it is readable, and what to call then."""
 
 BATCH = 64
 BUFFER_BYTES = 8 << 20
 """Holds what arrives at 1 Gbit/s while the process doesn't run for 60 ms."""
 
+MAX_TOO_LONG = 64
+"""Targets remembered between two looks of core: more than there are probes of length on their way."""
+
 _PORT_TRIES = 64
 _READ_BYTES = 16_384
 """Longer datagrams than any path carries unfragmented are nobody's; cut, they fail to open."""
 
+_FOR_RELAYS = bytes((RELAYED_TYPE,))
+"""One comparison a datagram finds all that may have to do with a relay: it begins with this byte or one above."""
+
 # asm-generic/socket.h: beyond net.core.?mem_max, with CAP_NET_ADMIN
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
-# linux/in.h
+# linux/in.h, linux/in6.h: DF is set, and neither ICMP nor the kernel's memory of it says how long a datagram may be
 _IP_MTU_DISCOVER = 10
-_IP_PMTUDISC_DONT = 0
+_IPV6_MTU_DISCOVER = 23
+_PMTUDISC_PROBE = 3
+_IP_PKTINFO = 8
 
 
 class UdpSockets:
-    """`ipv6` is None on a host without IPv6. `drops` counts what was not sent, until the caller takes it."""
+    """`ipv6` is None on a host without IPv6. `drops` counts what was not carried, until the caller takes it.
+
+    `elsewhere` is given what is for no UDP socket, and answers whether the rest of the batch may go on.
+    """
 
     def __init__(self, ipv4: socket.socket | None, ipv6: socket.socket | None) -> None:
         self.ipv4 = ipv4
@@ -42,9 +66,17 @@ class UdpSockets:
         self.sockets = tuple(s for s in (ipv4, ipv6) if s is not None)
         self.port: int = self.sockets[0].getsockname()[1]
         self.drops: Counter[Drop] = Counter()
+        self.side = SideSockets(lambda: _bind(socket.AF_INET, 0, is_wide=False), _widen_both, self.drops)
+        self.elsewhere: Callable[[bytes, Target], bool] = self._refuse
+        self._too_long: dict[Target, None] = {}
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        mains: list[Reader] = [(udp, partial(self.receive_batch, udp)) for udp in self.sockets]
+        return (*mains, (self.side, self.side.receive_batch))
 
     def receive_batch(self, udp: socket.socket) -> list[tuple[bytes, Target]]:
-        """Returns the datagrams that wait on one of the sockets, at most `BATCH`, with their sources."""
+        """Returns the datagrams that wait on a main socket, at most `BATCH`, with their sources."""
         batch: list[tuple[bytes, Target]] = []
         receive = udp.recvfrom
         is_ipv6 = udp is self.ipv6
@@ -56,7 +88,10 @@ class UdpSockets:
             except OSError as error:
                 _raise_if_closed(error)  # else it belongs to an earlier send; the next read goes on
                 continue
-            batch.append((datagram, source[:2] if is_ipv6 else source))
+            if datagram < _FOR_RELAYS:
+                batch.append((datagram, source[:2] if is_ipv6 else source))
+            elif (unwrapped := self._unwrap(datagram, source[0], source[1])) is not None:
+                batch.append(unwrapped)
         return batch
 
     def send_batch(self, batch: Sequence[tuple[bytes, Target]], start: int = 0) -> int:
@@ -64,6 +99,10 @@ class UdpSockets:
         ipv4, ipv6 = self.ipv4, self.ipv6
         for at in range(start, len(batch)):
             datagram, target = batch[at]
+            if len(target) != 2:
+                if self._send_beside(datagram, target):
+                    continue
+                return at
             udp = ipv6 if ":" in target[0] else ipv4
             if udp is None:
                 self.drops[Drop.NO_PATH] += 1
@@ -73,29 +112,110 @@ class UdpSockets:
             except BlockingIOError:
                 return at
             except OSError as error:
-                self._handle_send_error(error, udp, datagram, target)
+                self._handle_send_error(error, udp, datagram, target, target)
         return len(batch)
+
+    def send_multicast(self, payload: bytes, group: str, port: int, interface_index: int) -> bool:
+        """Sends from a main socket to a group on one link; the hop limit is 1, the kernel's own for multicast.
+
+        False where there is no such interface, or it has no address of the family.
+        """
+        try:
+            if ":" in group:
+                if self.ipv6 is None:
+                    return False
+                self.ipv6.sendto(payload, (group, port, 0, interface_index))
+            else:
+                if self.ipv4 is None:
+                    return False
+                link = struct.pack("@i8x", interface_index)
+                self.ipv4.sendmsg([payload], [(socket.IPPROTO_IP, _IP_PKTINFO, link)], 0, (group, port))
+        except OSError as error:
+            _raise_if_closed(error)
+            return False
+        return True
 
     async def wait_writable(self, target: Target) -> None:
         """Returns once the queue of the socket that serves `target` has room."""
-        udp = self.ipv6 if ":" in target[0] else self.ipv4
+        if len(target) == 4 and target[2] is Transport.UDP:
+            udp = self.side.socket_of(target[3])
+        else:
+            udp = self.ipv6 if ":" in target[0] else self.ipv4
         if udp is not None:
             await trio.lowlevel.wait_writable(udp)
 
+    @property
+    def has_too_long(self) -> bool:
+        return bool(self._too_long)
+
+    def take_too_long(self) -> list[Target]:
+        """Returns where a datagram was to go that this host's own device can't carry, and forgets them."""
+        targets, self._too_long = list(self._too_long), {}
+        return targets
+
     def close(self) -> None:
+        self.side.close_all()
         for udp in self.sockets:
             udp.close()
 
-    def _handle_send_error(self, error: OSError, udp: socket.socket, datagram: bytes, target: Target) -> None:
+    def _unwrap(self, datagram: bytes, ip: str, port: int) -> tuple[bytes, Target] | None:
+        """Counts, and returns None for, what no relay can have sent."""
+        if datagram[0] == RELAY_CONTROL_TYPE:
+            return datagram, (ip, port, Transport.RELAY_UDP, 0)
+        if datagram[0] > RELAY_CONTROL_TYPE:
+            return datagram, (ip, port)
+        try:
+            channel, payload = unwrap_relayed(datagram)
+        except DecodeError:
+            channel, payload = 0, b"\0"
+        if channel and payload[0] in (DATA_TYPE, GATED_TYPE):
+            return payload, (ip, port, Transport.RELAY_UDP, channel)
+        self.drops[Drop.MALFORMED] += 1
+        return None
+
+    def _send_beside(self, datagram: bytes, target: tuple[str, int, Transport, int]) -> bool:
+        """Sends what is not simply for a main socket; False where a queue is full."""
+        ip, port, transport, via = target
+        if transport is Transport.UDP:
+            udp = self.side.socket_for(datagram, via)
+        elif transport is Transport.RELAY_UDP:
+            udp = self.ipv6 if ":" in ip else self.ipv4
+            datagram = wrap_relayed(via, datagram) if via else datagram
+        else:
+            return self.elsewhere(datagram, target)
+        if udp is None:
+            self.drops[Drop.NO_PATH] += 1
+            return True
+        try:
+            udp.sendto(datagram, (ip, port))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._handle_send_error(error, udp, datagram, (ip, port), target)
+        return True
+
+    def _handle_send_error(
+        self, error: OSError, udp: socket.socket, datagram: bytes, to: tuple[str, int], target: Target
+    ) -> None:
         """An ICMP error is told at the next send, which then has to be done again; all else is this datagram's end."""
         _raise_if_closed(error)
         if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EPROTO):
             try:
-                udp.sendto(datagram, target)
+                udp.sendto(datagram, to)
             except OSError as second:
-                self.drops[_reason(second)] += 1
+                self._lose(second, target)
         else:
-            self.drops[_reason(error)] += 1
+            self._lose(error, target)
+
+    def _lose(self, error: OSError, target: Target) -> None:
+        reason = _reason(error)
+        self.drops[reason] += 1
+        if reason is Drop.OVERSIZE and len(self._too_long) < MAX_TOO_LONG:
+            self._too_long[target] = None
+
+    def _refuse(self, _datagram: bytes, _target: Target) -> bool:
+        self.drops[Drop.NO_PATH] += 1
+        return True
 
 
 def open_udp_sockets(port: int = 0) -> UdpSockets:
@@ -117,7 +237,7 @@ def open_udp_sockets(port: int = 0) -> UdpSockets:
     raise ConfigurationError("no UDP port is free for both IPv4 and IPv6")
 
 
-def _bind(family: socket.AddressFamily, port: int) -> socket.socket | None:
+def _bind(family: socket.AddressFamily, port: int, *, is_wide: bool = True) -> socket.socket | None:
     """Returns None where the host lacks the family; raises `ConfigurationError` where the port is taken."""
     try:
         udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -126,12 +246,11 @@ def _bind(family: socket.AddressFamily, port: int) -> socket.socket | None:
     try:
         if family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
         else:
-            # Data fits a path of 1500 bytes. On a shorter one a fragment arrives, where DF would lose it without a
-            # word: ICMP is often filtered. IPv6 keeps the kernel's discovery, which cuts at the sender.
-            udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
-        _widen(udp, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
-        _widen(udp, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+            udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+        if is_wide:
+            _widen_both(udp)
         udp.bind(("", port))
     except OSError as error:
         udp.close()
@@ -139,6 +258,11 @@ def _bind(family: socket.AddressFamily, port: int) -> socket.socket | None:
             return None
         raise ConfigurationError(f"UDP port {port} can't be had: {error.strerror}") from error
     return udp
+
+
+def _widen_both(udp: socket.socket) -> None:
+    _widen(udp, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+    _widen(udp, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
 
 
 def _widen(udp: socket.socket, forced: int, ordinary: int) -> None:

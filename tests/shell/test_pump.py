@@ -12,8 +12,9 @@ import trio.testing
 from fabric.dataplane.contract import Control, Drop, Traffic
 from fabric.shell.pump import Pump
 from fabric.shell.tap import Tap
-from fabric.shell.udp import Target, UdpSockets, open_udp_sockets
-from fabric.wire.address import Address
+from fabric.shell.udp import UdpSockets, open_udp_sockets
+from fabric.wire.address import Address, Target, Transport
+from fabric.wire.relay import wrap_relayed
 from tests.dataplane.pair import End, ipv4, meet
 
 
@@ -30,7 +31,8 @@ class Machine:
         end.underlay = Address("127.0.0.1", self.udp.port)
         self.leftovers: list[tuple[bytes, Target]] = []
         self.told: list[Traffic | Control] = []
-        self.pump = Pump(end.lane, self.tap, self.udp, self.leftovers.extend, self.handle_reports)
+        self.too_long: list[Target] = []
+        self.pump = Pump(end.lane, self.tap, self.udp, self.leftovers.extend, self.handle_reports, self.too_long.extend)
 
     def handle_reports(self, traffic: Sequence[Traffic], controls: Sequence[Control]) -> None:
         self.told += [*traffic, *controls]
@@ -119,6 +121,79 @@ async def test_traffic_is_told_at_once_after_a_pause_then_at_intervals_and_never
     nursery.cancel_scope.cancel()
 
 
+async def test_frames_cross_by_a_socket_beside_the_main_one(
+    machines: tuple[Machine, Machine], nursery: trio.Nursery
+) -> None:
+    ann, bob = machines
+    (via,) = ann.udp.side.open(1)
+    side = ann.udp.side.socket_of(via)
+    assert side is not None
+    ann.end.lane.steer(bob.end.name, Address("127.0.0.1", bob.udp.port, via=via), 1472)
+    bob.end.lane.steer(ann.end.name, Address("127.0.0.1", side.getsockname()[1]), 1472)
+    small = side.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    for each in machines:
+        await nursery.start(each.pump.run)
+    there, back = ipv4(ann.end, bob.end), ipv4(bob.end, ann.end)
+    ann.host.send(there)
+    bob.host.send(back)
+    assert (await bob.take(1), await ann.take(1)) == ([there], [back])
+    with trio.fail_after(10):
+        while len(ann.told) + len(bob.told) < 2:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    told = [report for report in [*ann.told, *bob.told] if isinstance(report, Traffic)]
+    assert {report.source for report in told} == {None}
+    assert side.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) > small
+    nursery.cancel_scope.cancel()
+
+
+async def test_frames_cross_by_a_relay_that_wraps_them_anew(
+    machines: tuple[Machine, Machine], nursery: trio.Nursery
+) -> None:
+    ann, bob = machines
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as relay:
+        relay.bind(("127.0.0.1", 0))
+        at = Address("127.0.0.1", relay.getsockname()[1], Transport.RELAY_UDP, 7)
+        ann.end.lane.steer(bob.end.name, at, 1472)
+        for each in machines:
+            await nursery.start(each.pump.run)
+        sent = ipv4(ann.end, bob.end)
+        ann.host.send(sent)
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(relay)
+        wrapped = relay.recv(2000)
+        assert wrapped[:8] == wrap_relayed(7, b"")
+        relay.sendto(wrap_relayed(9, wrapped[8:]), ("127.0.0.1", bob.udp.port))
+        assert await bob.take(1) == [sent]
+        with trio.fail_after(10):
+            while not bob.told:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+        (report,) = bob.told
+        assert isinstance(report, Traffic)
+        assert report.source == Address(at.ip, at.port, Transport.RELAY_UDP, 9)
+    nursery.cancel_scope.cancel()
+
+
+async def test_core_hears_later_what_the_own_device_could_not_carry(
+    machines: tuple[Machine, Machine], nursery: trio.Nursery
+) -> None:
+    ann, bob = machines
+    await nursery.start(ann.pump.run)
+    index = next(iter(ann.end.lane._sessions))
+    ann.end.lane.send_control(index, bytes(8000), bob.end.underlay, whole=True)
+    ann.pump.flush()
+    assert ann.too_long == []
+    loopback_carries = 65_536 - 28
+    assert ann.udp.send_batch([(bytes(loopback_carries + 1), ("127.0.0.1", bob.udp.port))]) == 1
+    ann.pump.flush()
+    assert ann.too_long == []
+    with trio.fail_after(10):
+        while not ann.too_long:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    assert ann.too_long == [("127.0.0.1", bob.udp.port)]
+    assert ann.end.lane.drops() == {Drop.OVERSIZE: 1}
+    nursery.cancel_scope.cancel()
+
+
 class StuckSockets(UdpSockets):
     """A queue that is full for ever after `room` datagrams."""
 
@@ -137,6 +212,7 @@ async def test_a_queue_that_stays_full_costs_what_waits_for_it_and_no_more(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     real = open_udp_sockets()
+    real.side.close_all()
     ann, bob = Machine(End(1), StuckSockets(real.ipv4, real.ipv6)), Machine(End(2))
     meet(ann.end, bob.end)
     for number in range(10):
