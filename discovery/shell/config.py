@@ -21,11 +21,14 @@ from discovery.core.settings import DAY_S
 from fabric.errors import ConfigurationError
 from fabric.identity.service_certificate import canonical_host
 from fabric.shell.settings_file import load_settings
+from fabric.wire.rendezvous import RelayPlace
 
 DEFAULT_STATE = Path("/var/lib/discovery")
 STATE_VARIABLE = "DISCOVERY_STATE"
 PREFIX = "DISCOVERY_"
 CONFIG_FILE = "config.toml"
+DEFAULT_UDP_PORT = 3478
+DEFAULT_TLS_PORT = 443
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -33,20 +36,33 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
 
+_RELAY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}):([0-9]{1,5}))?")
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Times in seconds. Rates are per second and per source: an IPv4 address, or the /64 of an IPv6 address."""
 
     port: Port = 443
-    """TCP: enrolment and channel. 0 draws one."""
+    """TCP: enrolment, channel, relay. 0 draws one."""
     stun_port: Port = 3478
-    """UDP. 0 draws one."""
+    """UDP and TCP. 0 draws one."""
+    stun_alternate_port: Port = 3479
+    """UDP and TCP: answers from here show endpoints what their NAT does. 0: none; beside a drawn one, it is drawn."""
     listen: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - a public service
     """IP addresses to listen on."""
     addresses: tuple[str, ...] = ()
     """Where endpoints reach the service, HOST or HOST:PORT, instead of those given to `discoveryd init`."""
     stun: tuple[str, ...] = ()
     """STUN servers that endpoints are told, HOST:PORT; without it, this service's own."""
+    relay: bool = True
+    """Forward for introduced pairs, over the UDP port and over TLS."""
+    relays: tuple[str, ...] = ()
+    """Other relays that endpoints are told: HOST, or HOST:UDP_PORT:TLS_PORT (0: not served there)."""
+    relay_rate_bytes_s: Count = 12_500_000
+    """Of one pair, both directions."""
+    relay_quota_bytes: Count = 256 * 1024**3
+    """What one side of a pair sends in a day."""
+    relay_max_bindings: Count = 65_536
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
 
     certificate_life_s: Positive = 7 * DAY_S
@@ -76,6 +92,8 @@ def load_config(state: Path, environment: Mapping[str, str], options: Mapping[st
     config = load_settings(Config, state / CONFIG_FILE, environment, PREFIX, options)
     for text in (*config.addresses, *config.stun):
         split_address(text, 1)
+    for text in config.relays:
+        split_relay(text)
     for text in config.listen:
         _check_ip(text)
     return config
@@ -92,6 +110,17 @@ def split_address(text: str, default_port: int) -> tuple[str, int]:
     if parsed is None or not 1 <= port <= 65_535 or not _is_host(host := canonical_host(parsed[1])):
         raise ConfigurationError(f'"{text}" is no address of a service: write HOST, HOST:PORT or [IPv6]:PORT')
     return host, port
+
+
+def split_relay(text: str) -> RelayPlace:
+    """Returns the relay of HOST or HOST:UDP_PORT:TLS_PORT, an IPv6 address in brackets. Raises `ConfigurationError`."""
+    parsed = _RELAY.fullmatch(text)
+    if parsed is None or not _is_host(host := canonical_host(parsed[1])):
+        raise ConfigurationError(f'"{text}" is no relay: write HOST or HOST:UDP_PORT:TLS_PORT')
+    udp_port, tls_port = int(parsed[2] or DEFAULT_UDP_PORT), int(parsed[3] or DEFAULT_TLS_PORT)
+    if max(udp_port, tls_port) > 65_535 or not udp_port + tls_port:
+        raise ConfigurationError(f'"{text}" is no relay: its ports are between 0 and 65535, and not both 0')
+    return RelayPlace(host, udp_port, tls_port)
 
 
 def join_address(host: str, port: int) -> str:
@@ -113,6 +142,8 @@ def commented_defaults() -> str:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -1,6 +1,6 @@
 """`discoveryd run`: the nursery tree of a running service.
 
-signals | HTTPS | STUN | driver (timeouts, store) | renewal of the TLS certificate | watchdog
+signals | HTTPS | STUN (UDP, TCP) | driver (timeouts, store) | renewal of the TLS certificate | watchdog
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from discovery.shell.http import make_application
 from discovery.shell.listen import open_listeners
 from discovery.shell.server import Server
 from discovery.shell.state import Serving, State, load_serving, only_service, open_state
-from discovery.shell.stun import StunServer
+from discovery.shell.stun import StunServer, own_ips
+from discovery.shell.stun_tcp import StunTcpServer
 from fabric.core.machine import Calendar
-from fabric.errors import FabricError
+from fabric.errors import ConfigurationError, FabricError
 from fabric.shell import clock
 from fabric.shell.exit_code import sentence_of
 from fabric.shell.log import Log, start_log
@@ -105,11 +106,14 @@ async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports
             SourceBuckets(Rate(config.connection_rate, config.connection_burst)),
             clock.now,
         )
-        stun = StunServer(udp, SourceBuckets(Rate(config.stun_rate, config.stun_burst)), clock.now)
+        buckets = SourceBuckets(Rate(config.stun_rate, config.stun_burst))
+        other_udp = _listen_beside(stack, config, config.stun_port and config.stun_alternate_port, socket.SOCK_DGRAM)
+        stun = StunServer(udp, buckets, clock.now, other_udp, _own_ips(state, config))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(driver.run)
             nursery.start_soon(server.run, tcp)
             nursery.start_soon(stun.run)
+            nursery.start_soon(_serve_stun_tcp, config, buckets, ports.stun, stun.other_port)
             nursery.start_soon(_keep_certificate, certificate, service)
             _log.info("serving", network=service.network, port=ports.tcp, stun_port=ports.stun)
             task_status.started(ports)
@@ -142,6 +146,33 @@ def _listen(stack: ExitStack, config: Config, port: int, kind: socket.SocketKind
     for opened in sockets:
         stack.callback(opened.close)
     return sockets
+
+
+def _listen_beside(stack: ExitStack, config: Config, port: int, kind: socket.SocketKind) -> list[socket.socket]:
+    """Listens on a port that the service can do without, where somebody else has it."""
+    if not config.stun_alternate_port:
+        return []
+    try:
+        return _listen(stack, config, port, kind)
+    except ConfigurationError as error:
+        _log.warning("endpoints can't learn all about their NAT here", why=sentence_of(error))
+        return []
+
+
+async def _serve_stun_tcp(config: Config, buckets: SourceBuckets, port: int, other_port: int) -> None:
+    with ExitStack() as stack:
+        try:
+            sockets = _listen(stack, config, port, socket.SOCK_STREAM)
+        except ConfigurationError as error:
+            _log.warning("no STUN over TCP", why=sentence_of(error))
+            return
+        others = _listen_beside(stack, config, other_port, socket.SOCK_STREAM) if other_port else []
+        await StunTcpServer(buckets, clock.now).run(sockets, others)
+
+
+def _own_ips(state: State, config: Config) -> list[str]:
+    """Returns the IPs to answer STUN from: of two in a family, either may be wished."""
+    return own_ips((*config.listen, *(host for host, _ in state.addresses(config))))
 
 
 def _cause(error: BaseException) -> BaseException:

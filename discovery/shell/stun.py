@@ -62,6 +62,11 @@ class StunServer:
         for udp in self._sockets:
             ask_for_destination(udp)
 
+    @property
+    def other_port(self) -> int:
+        """The port of the alternates, 0 where there are none."""
+        return next(iter(self._other_port.values()), 0)
+
     async def run(self) -> None:
         """Reads the sockets and answers for ever."""
         async with trio.open_nursery() as nursery:
@@ -170,7 +175,7 @@ def asked_ip(ancillary: Ancillary) -> str | None:
 
 def own_ips(names: Sequence[str]) -> list[str]:
     """Returns those of `names` that are IPs of this host, so that answers can leave from them."""
-    return [name for name in names if _is_own(name)]
+    return list(dict.fromkeys(name for name in names if _is_own(name)))
 
 
 def _is_own(name: str) -> bool:
