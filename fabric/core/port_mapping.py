@@ -142,8 +142,9 @@ class PortMapping:
     """`nonce`, 12 bytes, should be the same when the endpoint starts again: by it a gateway knows its client, and keeps
     for others, for hours, what a crash has left (RFC 6887 section 11.3)."""
 
-    def __init__(self, draw: Draw, nonce: bytes | None = None) -> None:
+    def __init__(self, draw: Draw, nonce: bytes | None = None, lifetime_s: int = LIFETIME_S) -> None:
         self._draw = draw
+        self._lifetime_s = lifetime_s
         nonce = draw(NONCE_BYTES) if nonce is None else nonce
         self._wishes = {transport: Wish(nonce) for transport in TRANSPORTS}
         self._gateway: _Gateway | None = None
@@ -237,7 +238,7 @@ class PortMapping:
             return
         match result:
             case UpnpMapped(addresses, lifetime_s) if addresses and all(is_usable(a.ip) for a in addresses):
-                self._hold_upnp(addresses, min(lifetime_s or LIFETIME_S, MAX_LIFETIME_S), now)
+                self._hold_upnp(addresses, min(lifetime_s or self._lifetime_s, MAX_LIFETIME_S), now)
             case _ if self._phase is _Phase.HOLDING:
                 self._timers.set(_Timer.ASK_UPNP, now + self._backed_off(self._upnp_tries))
             case None:
@@ -250,7 +251,7 @@ class PortMapping:
 
     def handle_upnp_removed(self) -> None:
         """What was mapped by UPnP is deleted, or could not be."""
-        if self._phase is _Phase.CLOSING:
+        if self._phase is _Phase.CLOSING and self._timers.next() is None:
             self._end()
 
     def doubt(self, now: Instant) -> None:
@@ -380,7 +381,7 @@ class PortMapping:
         self._timers.set(_ASK[transport], now + self._patience(wish, now))
         wish.asked += 1
         wish.has_asked = True
-        self._send(transport, LIFETIME_S)
+        self._send(transport, self._lifetime_s)
 
     def _patience(self, wish: Wish, now: Instant) -> float:
         """How long to wait for the answer before asking again."""
@@ -425,7 +426,7 @@ class PortMapping:
         if gateway is not None:
             self._upnp_tries += 1
             self._timers.set(_Timer.STEP, now + UPNP_PATIENCE_S)
-            self._events.append(UpnpWanted(gateway.ip, gateway.own_ip, gateway.port, LIFETIME_S, self._upnp))
+            self._events.append(UpnpWanted(gateway.ip, gateway.own_ip, gateway.port, self._lifetime_s, self._upnp))
 
     # -- answers ------------------------------------------------------------------------------------------------
 
