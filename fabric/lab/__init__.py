@@ -14,6 +14,7 @@ that a `Lab` makes has a link to the outside, so it may use addresses that belon
     product     discovery service and endpoints, driven by the words of their command lines only
     overlay     a whole network of them, enrolled and started
     traffic     a file over TCP, steady pings, multicast, raw frames;  mdns: one question, one answer
+    stream      numbered datagrams at a steady pace, counted one by one
     wiretap     somebody on the internet who records what passes
 """
 

@@ -194,10 +194,13 @@ class Namespace:
 
     def load_rules(self, rules: str) -> None:
         """Replaces the whole packet filter by the nftables text `rules`, learned maps included."""
-        text = "flush ruleset\n" + rules
+        self.add_rules("flush ruleset\n" + rules)
+
+    def add_rules(self, rules: str) -> None:
+        """Does what the nftables text `rules` says, and leaves alone what it does not name."""
         done = self.inside(
             lambda: subprocess.run(
-                ["nft", "-f", "-"], input=text, text=True, capture_output=True, check=False, env={"PATH": SEARCH_PATH}
+                ["nft", "-f", "-"], input=rules, text=True, capture_output=True, check=False, env={"PATH": SEARCH_PATH}
             )
         )
         if done.returncode != 0:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 SEQUENTIAL_PORTS = range(20_000, 21_024)
 TABLE_SIZE = 65_535
@@ -105,6 +105,34 @@ def rules(kind: Nat, wan: IPv4Address, lifetime_s: int, ports: range | None = No
     return text
 
 
+UDP_BLOCKING_RULES = """
+table inet udpless {
+    chain forward {
+        type filter hook forward priority filter - 1; policy accept;
+        meta l4proto udp drop
+    }
+}
+"""
+"""Beside the rules of a kind: nothing that was learned is forgotten by it."""
+UDP_PASSING_RULES = "table inet udpless {}\ndelete table inet udpless\n"
+
+
+def parting_rules(one: IPv4Network, other: IPv4Network) -> str:
+    """Drops what goes between two networks, either way; for a router between them."""
+    return f"""
+table inet parted {{
+    chain forward {{
+        type filter hook forward priority filter; policy accept;
+        ip saddr {one} ip daddr {other} drop
+        ip saddr {other} ip daddr {one} drop
+    }}
+}}
+"""
+
+
+JOINING_RULES = "table inet parted {}\ndelete table inet parted\n"
+
+
 def loss_rules(per_mille: int) -> str:
     """Drops so many of a thousand forwarded packets at random (the kernels we test on have no netem)."""
     return f"""
@@ -137,18 +165,6 @@ table inet filter {{
     }}
 }}
 """
-
-
-SILENCE_RULES = """
-table inet silence {
-    chain output {
-        type filter hook output priority filter; policy accept;
-        icmp type destination-unreachable icmp code frag-needed drop
-        icmpv6 type packet-too-big drop
-    }
-}
-"""
-"""A router that tells nobody that a packet was too long: a black hole for those who rely on being told."""
 
 
 def _among(ports: range) -> str:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from fabric.lab.namespace import LabError
 from fabric.lab.nat import Nat
 from fabric.lab.product import Daemon, DiscoveryService, Endpoint, until
-from fabric.lab.site import Site
+from fabric.lab.site import Host, Site
 from fabric.lab.world import Lab
 
 AT_ONCE = 6
@@ -23,12 +23,20 @@ T = TypeVar("T")
 class Overlay:
     """A network of the product in a laboratory: one discovery service, and endpoints that were enrolled with it."""
 
-    def __init__(self, lab: Lab, network: str = "home", *, at: str = "discovery", configuration: str = "") -> None:
-        """Puts the service on a new public host of the name `at`."""
+    def __init__(
+        self,
+        lab: Lab,
+        network: str = "home",
+        *,
+        at: str = "discovery",
+        host: Host | None = None,
+        addresses: Sequence[str] = (),
+        configuration: str = "",
+    ) -> None:
+        """Puts the service on `host`, or on a new public host of the name `at`; reached there or at `addresses`."""
         self.lab, self.network = lab, network
-        host = lab.site(f"s-{at}", Nat.PUBLIC).host(at)
-        self.discovery = DiscoveryService(lab, host, network, label=at)
-        self.discovery.init()
+        self.discovery = DiscoveryService(lab, host or lab.site(f"s-{at}", Nat.PUBLIC).host(at), network, label=at)
+        self.discovery.init(addresses=addresses)
         if configuration:
             self.discovery.append_configuration(configuration)
         self.discovery.start()

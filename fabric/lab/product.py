@@ -110,8 +110,9 @@ class DiscoveryService(Daemon):
     def command(self, *words: str, timeout_s: float = 30.0) -> Finished:
         return self.host.run(installed("discoveryd"), *words, "--state", str(self.state), timeout_s=timeout_s)
 
-    def init(self, *options: str) -> None:
-        self.command("init", "--network", self.network, "--address", self.host.ip, *options).must()
+    def init(self, *options: str, addresses: Sequence[str] = ()) -> None:
+        reached = [word for address in addresses or (self.host.ip,) for word in ("--address", address)]
+        self.command("init", "--network", self.network, *reached, *options).must()
 
     def create_key(self, *options: str) -> str:
         return self.command("key", "create", *options).must().output.strip()
@@ -159,6 +160,11 @@ class Endpoint(Daemon):
             if peer["name"] == name or peer["name"].partition(".")[0] == name:
                 return dict(peer)
         return None
+
+    def path_kind(self, name: str) -> str | None:
+        """The kind of path to a peer, e.g. "direct-udp"; None where there is none."""
+        peer = self.peer(name)
+        return peer["path"]["kind"] if peer is not None and peer["path"] is not None else None
 
     def overlay_addresses(self) -> list[str]:
         return [str(address).partition("/")[0] for address in self.status()["endpoint"]["addresses"]]

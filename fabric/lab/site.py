@@ -140,7 +140,6 @@ class Site:
         self._hosts = 0
         self._mapping_s = DEFAULT_MAPPING_S
         self._ports: range | None = None
-        self._hides_too_big = False
         self._sky = Sky(lab, name, number) if weather else None
         self.carrier = self._make_carrier() if kind is Nat.CARRIER else None
         self.router = self._make_router()
@@ -199,8 +198,7 @@ class Site:
 
     def _load_rules(self) -> None:
         for router in self._routers():
-            nat = nat_rules.rules(self.kind, self.wan.ip, self._mapping_s, self._ports)
-            router.load_rules(nat + (nat_rules.SILENCE_RULES if self._hides_too_big else ""))
+            router.load_rules(nat_rules.rules(self.kind, self.wan.ip, self._mapping_s, self._ports))
 
     def _routers(self) -> list[Namespace]:
         return [self.router] if self.carrier is None else [self.carrier, self.router]
@@ -236,12 +234,18 @@ class Site:
         self._ports = MOVED_PORTS[self._ports == MOVED_PORTS[0]]
         self.reboot()
 
-    def narrow(self, mtu: int, *, tells: bool = True) -> None:
-        """From now on no longer packet fits the line: a tunnel. Who sends one is told, or not: a black hole."""
-        self._hides_too_big = not tells
-        self._load_rules()
-        if not tells:
-            self._lab.hide_too_big()
+    def block_udp(self) -> None:
+        """From now on the router lets no UDP through; what it has learned of TCP stays."""
+        self.router.add_rules(nat_rules.UDP_BLOCKING_RULES)
+
+    def pass_udp(self) -> None:
+        self.router.add_rules(nat_rules.UDP_PASSING_RULES)
+
+    def narrow(self, mtu: int) -> None:
+        """From now on no longer packet fits the line, and who sends one is told: a tunnel that does as it should.
+
+        One that does not, a black hole, is `Weather(mtu=...)`.
+        """
         self.outermost.set_mtu("wan", mtu)
         self._lab.internet.set_mtu(self.upstream_device, mtu)
 
@@ -265,6 +269,11 @@ class Site:
         self._lab.internet.set_up(self.upstream_device)
         if not self.kind.translates:
             self._lab.internet.add_route(self.lan, self.wan)
+
+    @property
+    def outside(self) -> IPv4Network:
+        """The addresses under which its hosts are seen on the internet."""
+        return self.wan.network if self.kind.translates else self.lan
 
     @property
     def weather(self) -> Sky:

@@ -157,6 +157,18 @@ class Pings:
         """When each answer so far came, in seconds since 1970."""
         return [float(found) for found in re.findall(r"^\[(\d+\.\d+)\].*bytes from", self._program.output(), re.M)]
 
+    def await_answer(self, since_unix: float, within_s: float) -> float:
+        """Returns when a ping sent after `since_unix` is answered: how many seconds after. LabError if none is."""
+        deadline = since_unix + within_s
+        while True:
+            answers = re.findall(r"^\[(\d+\.\d+)\].*bytes from.*time=([\d.]+) ms", self._program.output(), re.M)
+            later = [float(when) for when, took_ms in answers if float(when) - float(took_ms) / 1e3 > since_unix]
+            if later:
+                return later[0] - since_unix
+            if time.time() > deadline:
+                raise LabError(f"no answer within {within_s:g} s")
+            time.sleep(0.02)
+
     def longest_gap_s(self) -> float:
         """The longest time between two answers, so far."""
         pairs = itertools.pairwise(self.answers_unix())

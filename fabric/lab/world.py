@@ -49,8 +49,6 @@ class Lab:
         self._namespaces: list[Namespace] = []
         self._programs: list[Program] = []
         self._sites = 0
-        self._loss_per_mille = 0
-        self._hides_too_big = False
         self.hosts: dict[str, Host] = {}
         self.sites: dict[str, Site] = {}
         try:
@@ -111,17 +109,15 @@ class Lab:
 
     def lose(self, per_mille: int) -> None:
         """The internet loses so many of a thousand packets from now on; 0 heals it."""
-        self._loss_per_mille = per_mille
-        self._load_rules()
+        self.internet.load_rules(nat_rules.loss_rules(per_mille) if per_mille else "")
 
-    def hide_too_big(self) -> None:
-        """From now on the internet drops packets that are too long for a line without telling the sender."""
-        self._hides_too_big = True
-        self._load_rules()
+    def part(self, one: Site, other: Site) -> None:
+        """The internet carries nothing between two sites from now on, but all that goes elsewhere. One pair at most."""
+        self.internet.add_rules(nat_rules.JOINING_RULES + nat_rules.parting_rules(one.outside, other.outside))
 
-    def _load_rules(self) -> None:
-        loss = nat_rules.loss_rules(self._loss_per_mille) if self._loss_per_mille else ""
-        self.internet.load_rules(loss + (nat_rules.SILENCE_RULES if self._hides_too_big else ""))
+    def join(self) -> None:
+        """Those who were parted reach each other again."""
+        self.internet.add_rules(nat_rules.JOINING_RULES)
 
     @property
     def stands(self) -> bool:
