@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from fabric.core.machine import NEVER, Instant
-from fabric.crypto.digest import mac_128
 from fabric.wire.address import Address
 
 BINDS_PER_S = 50.0
@@ -14,20 +14,17 @@ BINDS_AT_ONCE = 50
 """A thousand peers are bound in 20 s, and a relay that comes back is not drowned by those who wait for it."""
 
 
-def grant_id_of(grant: bytes) -> bytes:
-    """Returns the 16 bytes by which a relay's answers speak of a grant (see `fabric.wire.relay`)."""
-    return mac_128(b"", grant)
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Binding:
-    """The channel to one peer at one relay. `asked_on` is the way that a question under way went."""
+    """The channel to one peer at one relay. `asked_on` is the way that a question under way went, `cookie` what the
+    relay wants to see in it."""
 
     peer: str
     grant: bytes = field(repr=False)
     grant_id: bytes = field(repr=False)
     channel: Address | None = None
     asked_on: Address | None = None
+    cookie: bytes | None = field(default=None, repr=False)
     first_asked: Instant = NEVER
     due: Instant = NEVER
     tries: int = 0
@@ -38,10 +35,79 @@ class Binding:
 
     def rest(self) -> None:
         """No question is under way, and none is planned."""
-        self.asked_on = None
+        self.asked_on = self.cookie = None
         self.due = NEVER
-        self.tries = 0
-        self.challenges = 0
+        self.tries = self.challenges = 0
+
+
+class Bindings:
+    """All of one relay, by peer, by grant and by channel; `on_channel` hears of each peer whose channel changes."""
+
+    def __init__(self, on_channel: Callable[[str], None]) -> None:
+        self._on_channel = on_channel
+        self._by_peer: dict[str, Binding] = {}
+        self._by_grant: dict[bytes, Binding] = {}
+        self._by_channel: dict[Address, Binding] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_peer)
+
+    def __iter__(self) -> Iterator[Binding]:
+        return iter(self._by_peer.values())
+
+    def of_peer(self, peer: str) -> Binding | None:
+        return self._by_peer.get(peer)
+
+    def of_grant(self, grant_id: bytes) -> Binding | None:
+        return self._by_grant.get(grant_id)
+
+    def of_channel(self, channel: Address) -> Binding | None:
+        return self._by_channel.get(channel)
+
+    def living(self) -> Binding | None:
+        """Returns any whose grant the relay has not refused."""
+        return next((binding for binding in self if not binding.is_dead), None)
+
+    def add(self, peer: str, grant: bytes, grant_id: bytes) -> Binding | None:
+        """Returns the binding to ask for; None where it is known, or another peer's grant. A channel that stands
+        under an older grant stays."""
+        known, holder = self._by_peer.get(peer), self._by_grant.get(grant_id)
+        if holder is not None and (holder is not known or not known.is_dead):
+            return None
+        binding = Binding(peer, grant, grant_id)
+        if known is not None:
+            del self._by_grant[known.grant_id]
+            known.rest()
+            binding.channel = known.channel
+        self._by_peer[peer] = self._by_grant[grant_id] = binding
+        if binding.channel is not None:
+            self._by_channel[binding.channel] = binding
+        return binding
+
+    def remove(self, peer: str) -> None:
+        binding = self._by_peer.pop(peer, None)
+        if binding is not None:
+            del self._by_grant[binding.grant_id]
+            binding.rest()
+            self.set_channel(binding, None)
+
+    def set_channel(self, binding: Binding, channel: Address | None) -> None:
+        if binding.channel == channel:
+            return
+        if binding.channel is not None:
+            del self._by_channel[binding.channel]
+        binding.channel = channel
+        if channel is not None:
+            self._by_channel[channel] = binding
+        self._on_channel(binding.peer)
+
+    def standing(self, relay: Address) -> list[Binding]:
+        """Returns those that have a channel over this way."""
+        return [binding for channel, binding in self._by_channel.items() if replace(channel, via=0) == relay]
+
+    def drop_channels(self, relay: Address) -> None:
+        for binding in self.standing(relay):
+            self.set_channel(binding, None)
 
 
 class BindQueue:
@@ -60,7 +126,8 @@ class BindQueue:
 
     def take_due(self, now: Instant) -> Binding | None:
         """Returns the next binding whose time has come, as far as the pace allows, and counts it."""
-        if self.next() is None or self._heap[0][0] > now or self._allowed_at() > now:
+        at = self.next()
+        if at is None or at > now:
             return None
         self._full_at = max(self._full_at, now) + 1 / BINDS_PER_S
         return heapq.heappop(self._heap)[2]
@@ -68,7 +135,5 @@ class BindQueue:
     def next(self) -> Instant | None:
         while self._heap and self._heap[0][0] != self._heap[0][2].due:
             heapq.heappop(self._heap)  # put again with another time, or at rest
-        return max(self._heap[0][0], self._allowed_at()) if self._heap else None
-
-    def _allowed_at(self) -> Instant:
-        return self._full_at - (BINDS_AT_ONCE - 1) / BINDS_PER_S
+        allowed_at = self._full_at - (BINDS_AT_ONCE - 1) / BINDS_PER_S
+        return max(self._heap[0][0], allowed_at) if self._heap else None

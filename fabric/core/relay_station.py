@@ -4,19 +4,19 @@
        |                                ^
        +--1.25 s of silence--> TLS wanted --link, CHALLENGE--> up over TLS, still looking --CHALLENGE over UDP--+
 
-A look is a BIND without a cookie to every UDP address of the relay at once: the first that answers is used. The
-CHALLENGE costs the relay nothing, and brings the cookie under which all channels are then bound.
+A look is the BIND of any one grant, without a cookie, to every UDP address of the relay at once: the first that
+answers is used. Its CHALLENGE costs the relay nothing. BIND, CHALLENGE, BIND, BOUND: two round trips bring a channel.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fabric.core.events import RelayLinkUnwanted, RelayLinkWanted
 from fabric.core.machine import NEVER, Draw, Instant, Transmit
-from fabric.core.relay_binding import Binding, BindQueue
+from fabric.core.relay_binding import BINDS_AT_ONCE, Binding, Bindings, BindQueue
 from fabric.core.relay_upkeep import REFRESH_RETRIES_MOVED_S, Lookout, Sight, Upkeep
 from fabric.errors import DecodeError
 from fabric.wire import relay as wire
@@ -71,7 +71,6 @@ class _Way:
     """One address of the relay. `heard` is when it answered last."""
 
     address: Address
-    cookie: bytes | None = None
     heard: Instant = -NEVER
     life_s: float = NEVER
     looked_with: bytes | None = None
@@ -98,9 +97,7 @@ class Station:
         self._draw = draw
         self._announce = announce
         self._transmit = transmit
-        self._bindings: dict[str, Binding] = {}
-        self._by_grant: dict[bytes, Binding] = {}
-        self._by_channel: dict[Address, Binding] = {}
+        self._bindings = Bindings(lambda peer: announce(ChannelsChanged(peer)))
         self._queue = BindQueue()
         self._ways: dict[Address, _Way] = {}
         self._tls: Address | None = None
@@ -122,35 +119,20 @@ class Station:
         return tuple(self._ways)
 
     def channel(self, peer: str) -> Address | None:
-        binding = self._bindings.get(peer)
+        binding = self._bindings.of_peer(peer)
         return binding.channel if binding else None
 
     # what is asked for
 
     def bind(self, peer: str, grant: bytes, grant_id: bytes, now: Instant) -> None:
         """Asks for a channel. One that stands under an older grant stays until the new one is bound."""
-        known = self._bindings.get(peer)
-        if known is not None and known.grant_id == grant_id and not known.is_dead:
-            return
-        if grant_id in self._by_grant and self._by_grant[grant_id] is not known:
-            return  # one pair's grant, shown for another
-        binding = Binding(peer, grant, grant_id)
-        if known is not None:
-            del self._by_grant[known.grant_id]
-            known.rest()
-            binding.channel = known.channel
-        self._bindings[peer] = self._by_grant[grant_id] = binding
-        if binding.channel is not None:
-            self._by_channel[binding.channel] = binding
-        self._pursue(binding, now)
+        binding = self._bindings.add(peer, grant, grant_id)
+        if binding is not None:
+            self._pursue(binding, now)
 
     def unbind(self, peer: str) -> None:
         """The relay ends the channel by itself, some time after it was refreshed last."""
-        binding = self._bindings.pop(peer, None)
-        if binding is not None:
-            del self._by_grant[binding.grant_id]
-            binding.rest()
-            self._set_channel(binding, None)
+        self._bindings.remove(peer)
 
     def close(self) -> None:
         if self._link is not Link.UNWANTED:
@@ -182,7 +164,7 @@ class Station:
         elif up and self._active is None:
             self._begin_opening(now)
         if not up:
-            self._drop_channels(self._tls)
+            self._bindings.drop_channels(self._tls)
 
     def handle_moved(self, now: Instant) -> None:
         """The own network changed: the relay perhaps knows this end by another address, and other ways may open."""
@@ -190,8 +172,10 @@ class Station:
         if way is None or way.is_tls:
             self._seek(now)
         if way is not None:
-            self._look_over(way)
-            self._upkeep.begin(self._standing(way), now, REFRESH_RETRIES_MOVED_S)
+            standing = self._bindings.standing(way.address)
+            self._upkeep.begin(_numbers(standing), now, REFRESH_RETRIES_MOVED_S)
+            for binding in standing[:BINDS_AT_ONCE]:  # most likely needed: doesn't wait for what the refresh brings
+                self._pursue(binding, now)
 
     def handle_doubt(self, now: Instant) -> None:
         """There is a reason to think that a relay that was not reached is within reach again."""
@@ -217,32 +201,33 @@ class Station:
                 raise DecodeError("a relay asks nothing")
 
     def _handle_challenge(self, way: _Way, message: wire.Challenge, now: Instant) -> None:
-        binding = self._by_grant.get(message.grant_id)
-        answers_bind = binding is not None and binding.asked_on == way.address
-        if binding is not None and answers_bind:
-            if binding.challenges == MAX_CHALLENGES:
-                raise DecodeError("a relay that never has enough")
-            binding.challenges += 1
-        elif way.looked_with != message.grant_id:
+        binding = self._bindings.of_grant(message.grant_id)
+        if binding is None:
+            raise DecodeError("a cookie for another")
+        is_asked = binding.asked_on == way.address and binding.challenges < MAX_CHALLENGES
+        if not is_asked and way.looked_with != message.grant_id:
             raise DecodeError("a cookie that nobody asked for")
         way.heard = now
-        way.cookie = message.cookie
         way.looked_with = None
-        if binding is not None and answers_bind:
+        if is_asked:
+            binding.challenges += 1
+            binding.cookie = message.cookie
             self._ask(binding, way)
-        else:
-            self._open(way, now)
+            return
+        self._open(way, now)
+        if way is self._active:
+            binding.cookie = message.cookie
 
     def _handle_bound(self, way: _Way, message: wire.Bound, now: Instant) -> None:
         binding = self._asked(way, message.grant_id)
         channel = replace(way.address, via=message.channel)
-        if self._by_channel.get(channel, binding) is not binding:
+        if self._bindings.of_channel(channel) not in (None, binding):
             raise DecodeError("a channel that is another peer's")
         way.heard = now
         way.life_s = message.life_s
         binding.rest()
         binding.pause_s = 0.0
-        self._set_channel(binding, channel)
+        self._bindings.set_channel(binding, channel)
         if way is self._active:
             self._upkeep.plan(now + self._interval(way))
 
@@ -252,13 +237,13 @@ class Station:
         missing = self._upkeep.answer(message.channels, now, self._interval(way))
         way.heard = now
         for channel in missing:
-            binding = self._by_channel.get(replace(way.address, via=channel))
+            binding = self._bindings.of_channel(replace(way.address, via=channel))
             if binding is not None:
-                self._set_channel(binding, None)
+                self._bindings.set_channel(binding, None)
                 self._pursue(binding, now)
 
     def _handle_refused(self, way: _Way, message: wire.Refused, now: Instant) -> None:
-        binding = self._by_grant.get(message.grant_id)
+        binding = self._bindings.of_grant(message.grant_id)
         is_look = binding is not None and way.looked_with == message.grant_id
         binding = binding if binding is not None and is_look else self._asked(way, message.grant_id)
         way.heard = now
@@ -272,7 +257,7 @@ class Station:
             self._queue.put(binding, now + FULL_PAUSE_S)
 
     def _asked(self, way: _Way, grant_id: bytes) -> Binding:
-        binding = self._by_grant.get(grant_id)
+        binding = self._bindings.of_grant(grant_id)
         if binding is None or binding.asked_on != way.address:
             raise DecodeError("an answer to no question")
         return binding
@@ -300,7 +285,7 @@ class Station:
 
     def _seek(self, now: Instant) -> None:
         """Looks for a better way than there is, from the beginning."""
-        if not self._ways or self._looking_grant() is None:
+        if not self._ways or self._bindings.living() is None:
             return
         if any(not way.is_tls for way in self._ways.values()):
             self._lookout.begin(now)
@@ -310,7 +295,7 @@ class Station:
             self._begin_opening(now)
 
     def _look(self, now: Instant) -> None:
-        if self._looking_grant() is None:
+        if self._bindings.living() is None:
             self._lookout.stop()
             return
         has_tls = self._active is not None
@@ -323,7 +308,7 @@ class Station:
                 self._look_over(way)
 
     def _look_over(self, way: _Way) -> None:
-        binding = self._looking_grant()
+        binding = self._bindings.living()
         if binding is not None:
             way.looked_with = binding.grant_id
             self._say(way, wire.Bind(wire.NO_COOKIE, wire.NO_SIGNATURE, binding.grant))
@@ -336,9 +321,6 @@ class Station:
         elif not way.is_tls and (self._active is None or self._active.is_tls):
             self._lookout.begin(at)
 
-    def _looking_grant(self) -> Binding | None:
-        return next((binding for binding in self._bindings.values() if not binding.is_dead), None)
-
     def _open(self, way: _Way, now: Instant) -> None:
         """The way carries: uses it, unless one that is as good is in use."""
         if self._active is not None and (way.is_tls or not self._active.is_tls):
@@ -350,7 +332,7 @@ class Station:
         else:
             self._lookout.stop()
             self._release_at = now + RELEASE_S if self._link is not Link.UNWANTED else NEVER
-        for binding in self._bindings.values():
+        for binding in self._bindings:
             if not binding.is_dead:
                 binding.rest()
                 self._queue.put(binding, now)
@@ -360,11 +342,11 @@ class Station:
         way, self._active = self._active, None
         self._upkeep.stop()
         self._release_at = NEVER
-        for binding in self._bindings.values():
+        for binding in self._bindings:
             binding.rest()
         if way is not None:
-            way.cookie = way.looked_with = None
-            self._drop_channels(way.address)
+            way.looked_with = None
+            self._bindings.drop_channels(way.address)
         self._seek(now)
 
     # the TLS connection
@@ -380,7 +362,7 @@ class Station:
 
     def _look_over_link(self, now: Instant) -> None:
         self._open_at = NEVER
-        if self._tls is None or self._looking_grant() is None:
+        if self._tls is None or self._bindings.living() is None:
             return
         if self._open_tries == OPEN_TRIES:
             self._renew_link()
@@ -398,14 +380,15 @@ class Station:
         self._release_at = self._open_at = NEVER
         if self._tls is not None:
             self._ways[self._tls] = _Way(self._tls)
-            self._drop_channels(self._tls)
+            self._bindings.drop_channels(self._tls)
             self._announce(RelayLinkUnwanted(self._tls))
 
     # channels
 
     def _pursue(self, binding: Binding, now: Instant) -> None:
         if self._active is not None:
-            self._queue.put(binding, now)
+            if binding.asked_on is None:
+                self._queue.put(binding, now)
         elif self._lookout.due == NEVER:
             self._seek(now)
 
@@ -426,8 +409,11 @@ class Station:
             self._queue.put(binding, now + binding.pause_s)
 
     def _ask(self, binding: Binding, way: _Way) -> None:
-        cookie = way.cookie or wire.NO_COOKIE
-        self._say(way, wire.Bind(cookie, self._sign(cookie, binding.grant_id), binding.grant))
+        cookie = binding.cookie
+        if cookie is None:
+            self._say(way, wire.Bind(wire.NO_COOKIE, wire.NO_SIGNATURE, binding.grant))
+        else:
+            self._say(way, wire.Bind(cookie, self._sign(cookie, binding.grant_id), binding.grant))
 
     def _refresh(self, now: Instant) -> None:
         way = self._active
@@ -435,7 +421,7 @@ class Station:
             self._upkeep.stop()
             return
         if not self._upkeep.is_under_way:
-            self._upkeep.begin(self._standing(way), now)
+            self._upkeep.begin(_numbers(self._bindings.standing(way.address)), now)
         if not self._upkeep.is_under_way:
             return
         channels = self._upkeep.question(now)
@@ -449,29 +435,13 @@ class Station:
             self._renew_link()
         self._lose(now)
 
-    def _standing(self, way: _Way) -> list[int]:
-        return [channel.via for channel in self._by_channel if replace(channel, via=0) == way.address]
-
     def _interval(self, way: _Way) -> float:
         wished_s = REFRESH_TLS_S if way.is_tls else self.interval_s
         return max(min(wished_s, way.life_s / 2), REFRESH_LEAST_S)
 
-    def _drop_channels(self, relay: Address) -> None:
-        for binding in list(self._on(relay)):
-            self._set_channel(binding, None)
-
-    def _on(self, relay: Address) -> Iterator[Binding]:
-        return (b for channel, b in self._by_channel.items() if replace(channel, via=0) == relay)
-
-    def _set_channel(self, binding: Binding, channel: Address | None) -> None:
-        if binding.channel == channel:
-            return
-        if binding.channel is not None and self._by_channel.get(binding.channel) is binding:
-            del self._by_channel[binding.channel]
-        binding.channel = channel
-        if channel is not None:
-            self._by_channel[channel] = binding
-        self._announce(ChannelsChanged(binding.peer))
-
     def _say(self, way: _Way, message: wire.RelayMessage) -> None:
         self._transmit(Transmit(way.address, wire.encode_relay_message(message)))
+
+
+def _numbers(bindings: Sequence[Binding]) -> list[int]:
+    return [binding.channel.via for binding in bindings if binding.channel is not None]

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from fabric.core.events import RelaysNamed
 from fabric.core.identity import Identity
 from fabric.core.machine import Draw, Instant, Transmit
-from fabric.core.relay_binding import grant_id_of
 from fabric.core.relay_station import ChannelsChanged, Station, StationEvent
 from fabric.crypto.signature import LABEL_RELAY
 from fabric.errors import DecodeError
+from fabric.identity.grant import grant_id
 from fabric.wire.address import Address, Transport
 from fabric.wire.relay import MAX_GRANT_BYTES
 from fabric.wire.rendezvous import RelayPlace
@@ -79,14 +79,14 @@ class Relays:
         """
         if not 0 < len(grant) <= MAX_GRANT_BYTES:
             return
-        grant_id = grant_id_of(grant)
+        identifier = grant_id(grant)
         used = self._choose(places)
         before = tuple(self._stations)
         self._leave(peer, [place for place in self._used.get(peer, ()) if place not in used])
         self._grants[peer] = PeerGrant(grant, tuple(places))
         self._used[peer] = used
         for place in used:
-            self._station(place).bind(peer, grant, grant_id, now)
+            self._station(place).bind(peer, grant, identifier, now)
         self._name_relays(before)
 
     def forget(self, peer: str) -> None:
@@ -213,5 +213,5 @@ class Relays:
             self._dummies[place] = Address(DUMMY_IP, next(free), Transport.RELAY_TLS)
         return self._dummies[place]
 
-    def _sign(self, cookie: bytes, grant_id: bytes) -> bytes:
-        return self._identity.signer.sign(LABEL_RELAY, self._identity.network.encode(), cookie, grant_id)
+    def _sign(self, cookie: bytes, identifier: bytes) -> bytes:
+        return self._identity.signer.sign(LABEL_RELAY, self._identity.network.encode(), cookie, identifier)
