@@ -17,7 +17,6 @@ from fabric.core.events import (
     Event,
     ForgetRecord,
     LinkUnwanted,
-    ListenWanted,
     RelayLinkUnwanted,
     RelayLinkWanted,
     RelaysNamed,
@@ -25,13 +24,11 @@ from fabric.core.events import (
     ServiceAccepted,
     ServiceRefused,
     ServiceRejected,
-    SocketsUnwanted,
-    SocketsWanted,
     StoreRecord,
     StunNames,
 )
 from fabric.core.explain import Here, has_wide_ipv6
-from fabric.core.guessing import SOCKETS
+from fabric.core.gates import Gates, draw_index
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
 from fabric.core.own_addresses import Interface, OwnAddresses
@@ -43,6 +40,7 @@ from fabric.core.relays import ChannelsChanged, Relays, ResolvedRelay
 from fabric.core.settings import Settings
 from fabric.core.status import PeerState, PeerStatus
 from fabric.core.surroundings import Surroundings
+from fabric.core.wants import Wants
 from fabric.dataplane.contract import Control, Lane, Traffic
 from fabric.errors import AuthenticationError, CertificateError, DecodeError
 from fabric.identity.bundle import BundleSecrets
@@ -116,11 +114,9 @@ class Node:
             self.here,
         )
         self._connected: set[str] = set()
-        self._tcp_wanted_by: set[str] = set()
-        self._sockets_lent_to: str | None = None
+        self._wants = Wants()
         self._peers: dict[str, Peer] = {}
-        self._gates: dict[int, Peer] = {}
-        self._open_gates: dict[str, int] = {}
+        self._gates: Gates[Peer] = Gates()
         self._deadlines: dict[str, Instant] = {}
         self._removed: set[str] = set()
         self._events: deque[Event] = deque()
@@ -210,6 +206,12 @@ class Node:
             self._spread_candidates(moved=False, now=now)
         self._settle_own()
 
+    def handle_listening(self, *, up: bool, now: Instant) -> None:
+        """Whether TCP connections are taken now, as `ListenWanted` asked."""
+        if self._own.handle_listening(up=up):
+            self._spread_candidates(moved=False, now=now)
+        self._settle_own()
+
     def handle_tcp_reflexive(self, addresses: Sequence[Address], now: Instant) -> None:
         """Where servers see the own TCP port."""
         if self._own.handle_tcp(addresses):
@@ -238,10 +240,9 @@ class Node:
 
     def handle_sockets(self, vias: tuple[int, ...], now: Instant) -> None:
         """The sockets that were wanted are open."""
-        peer = self._peers.get(self._sockets_lent_to or "")
+        peer = self._peers.get(self._wants.borrower or "")
         if peer is None or not peer.wants_sockets:
-            self._events.append(SocketsUnwanted(vias))
-            self._sockets_lent_to = None
+            self._events.append(self._wants.refuse(vias))
             return
         peer.handle_sockets(vias, now)
         self._settle_peer(peer, now)
@@ -431,7 +432,7 @@ class Node:
 
     def _handle_gated_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
         gated = decode_gated(payload)
-        peer = self._gates.get(gated.gate_index)
+        peer = self._gates.find(gated.gate_index)
         if peer is None:
             self.counters["unknown_gate"] += 1
             return
@@ -544,11 +545,7 @@ class Node:
                 return index
 
     def _allocate_gate_index(self) -> int:
-        """Returns a random index that no gate of this node has."""
-        taken = {peer.papers.record.gate_index for peer in self._peers.values()}
-        while (index := int.from_bytes(self._draw(4))) in taken:
-            pass
-        return index
+        return draw_index(self._draw, {peer.papers.record.gate_index for peer in self._peers.values()})
 
     def _certificates(self) -> list[Certificate]:
         """The own one, and the peers' that hold."""
@@ -633,8 +630,9 @@ class Node:
             self._deadlines[peer.name] = due
         else:
             self._deadlines.pop(peer.name, None)
-        self._settle_gate(peer)
-        self._settle_wants(peer)
+        self._gates.set(peer.name, peer, peer.gate_index)
+        (self._connected.add if peer.state is PeerState.CONNECTED else self._connected.discard)(peer.name)
+        self._events.extend(self._wants.note(peer))
         if peer.take_doubt():
             self._relays.handle_moved(now)  # the way to the relays may have gone with it, and is wanted next
         if not peer.is_introduced:
@@ -643,43 +641,14 @@ class Node:
         elif self._settings.find_on_lan and not self._beacons.knows(peer.name):
             self._beacons.add(peer.name, now)
 
-    def _settle_gate(self, peer: Peer) -> None:
-        index, was = peer.gate_index, self._open_gates.get(peer.name)
-        if index != was:
-            self._close_gate(peer.name)
-        if index is not None:
-            self._gates[index] = peer
-            self._open_gates[peer.name] = index
-
-    def _settle_wants(self, peer: Peer) -> None:
-        """What one peer needs of the host: a TCP port that listens, and sockets to guess with, for one at a time."""
-        (self._connected.add if peer.state is PeerState.CONNECTED else self._connected.discard)(peer.name)
-        was_wanted = bool(self._tcp_wanted_by)
-        (self._tcp_wanted_by.add if peer.wants_tcp else self._tcp_wanted_by.discard)(peer.name)
-        if was_wanted != bool(self._tcp_wanted_by):
-            self._own.is_listening = not was_wanted
-            self._events.append(ListenWanted(self._own.is_listening))
-        if peer.wants_sockets and self._sockets_lent_to is None:
-            self._sockets_lent_to = peer.name
-            self._events.append(SocketsWanted(SOCKETS))
-        elif self._sockets_lent_to == peer.name and not (peer.wants_sockets or peer.is_spreading):
-            self._sockets_lent_to = None
-
     def _forget_all_of(self, peer: str) -> None:
         self._deadlines.pop(peer, None)
-        self._close_gate(peer)
+        self._gates.close(peer)
+        self._events.extend(self._wants.forget(peer))
         self._relays.forget(peer)
         self._beacons.forget(peer)
         self._passing.forget(peer)
         self._connected.discard(peer)
-        self._tcp_wanted_by.discard(peer)
-        if self._sockets_lent_to == peer:
-            self._sockets_lent_to = None
-
-    def _close_gate(self, peer: str) -> None:
-        index = self._open_gates.pop(peer, None)
-        if index is not None:
-            del self._gates[index]
 
     def _take_from(self, peer: Peer) -> None:
         self._events.extend(drain(peer.poll_event))

@@ -21,7 +21,7 @@ class OwnAddresses:
         self._port = 0
         self._mapped: tuple[Address, ...] = ()
         self._tcp: tuple[Address, ...] = ()
-        self.is_listening = False
+        self._is_listening = False
 
     @property
     def port(self) -> int:
@@ -43,6 +43,12 @@ class OwnAddresses:
         was, self._mapped = self._mapped, tuple(addresses)
         return was != self._mapped
 
+    def handle_listening(self, *, up: bool) -> bool:
+        """Returns whether that is news to peers: a port that opened, but not one that closed, which opens again when
+        it is needed."""
+        was, self._is_listening = self._is_listening, self._is_listening or up
+        return was != self._is_listening
+
     def handle_tcp(self, addresses: Sequence[Address]) -> bool:
         """Where servers see the TCP port. Kept while it is closed: it opens again with the same. Returns whether that
         is news."""
@@ -57,7 +63,7 @@ class OwnAddresses:
         found = [Candidate(CandidateKind.HOST, address) for address in hosts]
         found += _others(CandidateKind.REFLEXIVE, self._reflexive.addresses, found)
         found += _others(CandidateKind.MAPPED, [a for a in self._mapped if a.transport is Transport.UDP], found)
-        if self.is_listening or self._tcp:
+        if self._is_listening or self._tcp:
             doors = [Candidate(CandidateKind.HOST, Address(a.ip, a.port, Transport.TCP)) for a in hosts]
             doors += _others(CandidateKind.REFLEXIVE, self._tcp, doors)
             mapped = [a for a in self._mapped if a.transport is Transport.TCP]
