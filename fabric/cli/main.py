@@ -10,6 +10,7 @@ import typer
 from fabric import __version__
 from fabric.cli.add import add
 from fabric.cli.disable import disable
+from fabric.cli.doctor import doctor
 from fabric.cli.enable import enable
 from fabric.cli.enrol import enrol
 from fabric.cli.ping import ping
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for each in (enrol, add, remove, enable, disable, status, wait, ping):
+for each in (enrol, add, remove, enable, disable, status, wait, ping, doctor):
     app.command()(each)
 
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from fabric.cli.words import STATE, Json, State, ask, connect, print_json, unexpected, verb
+from fabric.cli.words import STATE, Json, OnlyPeer, State, ask, connect, print_json, unexpected, verb
 from fabric.shell.control_wire import AskStatus, EndpointReport, PeerReport, Status, StatusReport
-
-OnlyPeer = Annotated[str | None, typer.Argument(metavar="[PEER]", help="Only this peer, with everything about it.")]
 
 
 @verb
@@ -28,15 +22,19 @@ def status(peer: OnlyPeer = None, state: State = STATE, json: Json = False) -> N
 def _print(report: StatusReport, *, is_detailed: bool) -> None:
     from rich.console import Console
 
-    from fabric.cli.status_view import endpoint_view, peer_view, peers_view
+    from fabric.cli.status_view import endpoint_view, peer_view, peers_view, reasons_view
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if is_detailed:
         console.print(peer_view(_only(report)))
         return
     console.print(endpoint_view(report.endpoint))
     console.print()
-    console.print(peers_view(report.peers) if report.peers else _advice(report.endpoint))
+    if not report.peers:
+        console.print(_advice(report.endpoint))
+        return
+    console.print(peers_view(report.peers))
+    console.print(reasons_view(report.peers))
 
 
 def _only(report: StatusReport) -> PeerReport:

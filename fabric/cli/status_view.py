@@ -47,11 +47,10 @@ def endpoint_view(endpoint: EndpointReport) -> Table:
 
 
 def peers_view(peers: Sequence[PeerReport]) -> Table:
-    """Returns a row for each peer, narrow enough for 80 columns."""
+    """Returns a row for each peer, narrow enough for 80 columns; its reason stands below, in `reasons_view`."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("peer", "state", "path", "round trip", "traffic"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("why")
     for peer in peers:
         table.add_row(
             "\n".join((peer.name, *peer.addresses[:1])),
@@ -59,8 +58,17 @@ def peers_view(peers: Sequence[PeerReport]) -> Table:
             PATHS_IN_WORDS.get(peer.path.kind, peer.path.kind) if peer.path else "",
             _trip(peer.path),
             f"{_bytes(peer.rx_bytes)} in\n{_bytes(peer.tx_bytes)} out",
-            peer.why,
         )
+    return table
+
+
+def reasons_view(peers: Sequence[PeerReport]) -> Table:
+    """Returns why each peer stands as it does: a sentence that may be as long as a line."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for peer in peers:
+        table.add_row(Text(peer.name, "bold"), peer.why)
     return table
 
 

@@ -21,6 +21,7 @@ from fabric.shell.program import complain
 
 State = Annotated[Path, typer.Option(envvar=STATE_VARIABLE, help="The state directory of the daemon.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+OnlyPeer = Annotated[str | None, typer.Argument(metavar="[PEER]", help="Only this peer, with everything about it.")]
 Peer = Annotated[str, typer.Argument(metavar="PEER", help="A peer: web-1 or web-1.NETWORK.")]
 STATE = DEFAULT_STATE
 

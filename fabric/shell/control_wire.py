@@ -61,11 +61,17 @@ class AskPing(Question, frozen=True, tag="ping"):
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 2.0
 
 
+class AskDoctor(Question, frozen=True, tag="doctor"):
+    """What the network around here allows, which takes some seconds to measure; or why `peer` is reached as it is."""
+
+    peer: Text | None = None
+
+
 class AskWishes(Question, frozen=True, tag="wishes"):
     """Act on the wishes that wait in the state directory: for one that was stored while the daemon started."""
 
 
-AnyQuestion = AskStatus | AskAdd | AskRemove | AskEnable | AskDisable | AskWait | AskPing | AskWishes
+AnyQuestion = AskStatus | AskAdd | AskRemove | AskEnable | AskDisable | AskWait | AskPing | AskDoctor | AskWishes
 
 
 class PathReport(msgspec.Struct, frozen=True):
@@ -129,6 +135,81 @@ class StatusReport(msgspec.Struct, frozen=True):
     peers: tuple[PeerReport, ...]
 
 
+Scalar = bool | int | float | str | None
+Figures = dict[str, Scalar | tuple[dict[str, Scalar], ...]]
+
+
+class CheckReport(msgspec.Struct, frozen=True):
+    """One thing that the doctor looked at. `figures` stand beside the rest in what `fabric doctor --json` prints."""
+
+    name: str
+    verdict: Literal["ok", "limited", "failed", "unknown"]
+    text: str
+    figures: Figures
+
+
+class NatReport(msgspec.Struct, frozen=True):
+    """In the words of RFC 4787."""
+
+    mapping: str
+    filtering: str
+    stride: int
+    carries_udp: bool
+
+
+class CandidateReport(msgspec.Struct, frozen=True):
+    address: str
+    transport: str
+    kind: str
+
+
+class AttemptReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One address of a peer. Times in seconds ago; None for never."""
+
+    remote: str
+    transport: str
+    candidate: str
+    kind: str
+    outcome: str
+    tries: int
+    first_tried_s: float | None
+    last_tried_s: float | None
+    last_answer_s: float | None
+    rtt_ms: float | None
+    mtu: int | None
+    why: str
+
+
+class RelayReport(msgspec.Struct, frozen=True):
+    address: str
+    transport: str
+    channels: int
+    rtt_ms: float | None
+    why: str
+
+
+class HereReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What this endpoint tells its peers of itself, and what it has of relays."""
+
+    port: int
+    nat: NatReport
+    candidates: tuple[CandidateReport, ...]
+    relays: tuple[RelayReport, ...]
+
+
+class PeerExamination(msgspec.Struct, frozen=True, kw_only=True):
+    """What `fabric doctor PEER --json` prints. `fixes` are ways to a better path, each enough by itself; `their_nat`
+    is what the peer's offer tells, None before there is one; `guesses` are the probes spent on guessing ports."""
+
+    peer: PeerReport
+    why: str
+    fixes: tuple[str, ...]
+    attempts: tuple[AttemptReport, ...]
+    here: HereReport
+    their_nat: NatReport | None
+    guesses: int
+
+
 class Answer(msgspec.Struct, frozen=True, tag_field="answer"):
     """Base of all answers."""
 
@@ -164,7 +245,16 @@ class Pinged(Answer, frozen=True, tag="pinged"):
     remote: str
 
 
-AnyAnswer = Done | Failed | Status | Connected | Pinged
+class Examined(Answer, frozen=True, tag="examined"):
+    endpoint: EndpointReport
+    checks: tuple[CheckReport, ...]
+
+
+class PeerExamined(Answer, frozen=True, tag="peer-examined"):
+    examination: PeerExamination
+
+
+AnyAnswer = Done | Failed | Status | Connected | Pinged | Examined | PeerExamined
 
 _questions: msgspec.json.Decoder[AnyQuestion] = msgspec.json.Decoder(AnyQuestion)
 _answers: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)

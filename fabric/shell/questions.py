@@ -10,6 +10,7 @@ from fabric.shell.control_wire import (
     AnyQuestion,
     AskAdd,
     AskDisable,
+    AskDoctor,
     AskEnable,
     AskPing,
     AskRemove,
@@ -19,13 +20,16 @@ from fabric.shell.control_wire import (
     Connected,
     Done,
     EndpointReport,
+    Examined,
     Failed,
+    PeerExamined,
     Pinged,
     Status,
     StatusReport,
 )
+from fabric.shell.doctor import Doctor
 from fabric.shell.endpoint import Endpoint
-from fabric.shell.exit_code import ExitCode
+from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.report import milliseconds, report_path, report_peer
 from fabric.shell.wishes import Verb
 
@@ -34,11 +38,14 @@ _VERBS = {AskAdd: Verb.ADD, AskRemove: Verb.REMOVE, AskEnable: Verb.ENABLE, AskD
 
 
 class Questions:
-    """`report_endpoint` makes the part of a status that is not about peers."""
+    """`report_endpoint` makes the part of a status that is not about peers. Without a doctor nothing is examined."""
 
-    def __init__(self, endpoint: Endpoint, report_endpoint: Callable[[], EndpointReport]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, report_endpoint: Callable[[], EndpointReport], doctor: Doctor | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._report_endpoint = report_endpoint
+        self._doctor = doctor
 
     async def answer(self, question: AnyQuestion) -> AnyAnswer:
         """Raises `FabricError` for what can't be done, to be told to the asker."""
@@ -52,6 +59,8 @@ class Questions:
                 return await self._wait(question)
             case AskPing():
                 return await self._ping(question)
+            case AskDoctor(peer=peer):
+                return await self._examine(peer)
             case AskWishes():
                 self._endpoint.fulfil_waiting()
                 return Done()
@@ -83,6 +92,14 @@ class Questions:
         if pong is None:
             return Failed(ExitCode.NOT_SO, f"no answer from {peer.name} within {question.timeout_s:g} s")
         return Pinged(peer.name, milliseconds(pong.rtt_s), pong.kind.value, str(pong.remote))
+
+    async def _examine(self, peer: str | None) -> AnyAnswer:
+        if self._doctor is None:
+            raise CommandError(ExitCode.NOT_SO, "this daemon has no doctor")
+        if peer is None:
+            return Examined(self._report_endpoint(), await self._doctor.examine())
+        status = self._endpoint.peer(self._endpoint.full_name(peer))
+        return PeerExamined(self._doctor.examine_peer(status))
 
 
 def _is_connected(peer: PeerStatus, path: str) -> bool:

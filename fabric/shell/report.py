@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from fabric.core.status import PathStatus, PeerStatus
+from fabric.core.status import Attempt, PathStatus, PeerStatus
 from fabric.identity.certificate import Certificate
-from fabric.shell.control_wire import CertificateReport, PathReport, PeerReport
+from fabric.shell.control_wire import AttemptReport, CertificateReport, NatReport, PathReport, PeerReport
+from fabric.wire.nat import NatBehaviour
 
 
 def report_peer(peer: PeerStatus) -> PeerReport:
@@ -38,6 +40,27 @@ def report_path(path: PathStatus | None) -> PathReport | None:
     )
 
 
+def report_attempt(attempt: Attempt) -> AttemptReport:
+    return AttemptReport(
+        remote=str(attempt.remote),
+        transport=enum_words(attempt.remote.transport),
+        candidate=enum_words(attempt.candidate),
+        kind=attempt.kind.value,
+        outcome=attempt.outcome.value,
+        tries=attempt.tries,
+        first_tried_s=_rounded(attempt.first_tried_s),
+        last_tried_s=_rounded(attempt.last_tried_s),
+        last_answer_s=_rounded(attempt.last_answer_s),
+        rtt_ms=None if attempt.rtt_s is None else milliseconds(attempt.rtt_s),
+        mtu=attempt.mtu,
+        why=attempt.why,
+    )
+
+
+def report_nat(nat: NatBehaviour) -> NatReport:
+    return NatReport(enum_words(nat.mapping), enum_words(nat.filtering), nat.stride, nat.carries_udp)
+
+
 def report_certificate(certificate: Certificate, unix: float) -> CertificateReport:
     end = datetime.fromtimestamp(certificate.not_after, UTC)
     return CertificateReport(end.strftime("%Y-%m-%dT%H:%M:%SZ"), round(certificate.not_after - unix, 1))
@@ -48,8 +71,17 @@ def counted(drops: Mapping[str, int]) -> dict[str, int]:
     return {reason: count for reason, count in sorted(drops.items()) if count}
 
 
+def enum_words(member: enum.Enum) -> str:
+    """Returns the name of a member as it stands in JSON: `PEER_REFLEXIVE` is "peer-reflexive"."""
+    return member.name.lower().replace("_", "-")
+
+
 def milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def mac_text(mac: bytes) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -16,20 +17,30 @@ from fabric.shell.control_wire import (
     AnyQuestion,
     AskAdd,
     AskDisable,
+    AskDoctor,
     AskEnable,
     AskPing,
     AskRemove,
     AskStatus,
     AskWait,
     AskWishes,
+    AttemptReport,
+    CandidateReport,
     CertificateReport,
+    CheckReport,
     Connected,
     Done,
     EndpointReport,
+    Examined,
     Failed,
+    HereReport,
+    NatReport,
     PathReport,
+    PeerExamination,
+    PeerExamined,
     PeerReport,
     Pinged,
+    RelayReport,
     Status,
     StatusReport,
 )
@@ -71,6 +82,41 @@ ALICE = EndpointReport(
     drops={},
     version="0.1.0",
     uptime_s=1.0,
+)
+
+SYMMETRIC = NatReport("address-and-port-dependent", "address-and-port-dependent", 0, carries_udp=True)
+ATTEMPT = AttemptReport(
+    remote="[fd00:1234::7]:41641",
+    transport="udp",
+    candidate="peer-reflexive",
+    kind="direct-udp",
+    outcome="unanswered",
+    tries=18,
+    first_tried_s=7300.0,
+    last_tried_s=130.0,
+    last_answer_s=None,
+    rtt_ms=12.345,
+    mtu=1452,
+    why="",
+)
+EXAMINATION = PeerExamination(
+    peer=BOB,
+    why="over the relay at [fd00::9]:3478, because both NATs give every destination its own port",
+    fixes=("forward UDP 41641 on either side", "use IPv6"),
+    attempts=(ATTEMPT,),
+    here=HereReport(
+        port=41641,
+        nat=SYMMETRIC,
+        candidates=(CandidateReport("[fd00:1234::1]:41641", "udp", "host"),),
+        relays=(RelayReport("relay.example:443", "relay-tls", 1, 20.5, ""),),
+    ),
+    their_nat=None,
+    guesses=512,
+)
+CHECKS = (
+    CheckReport("udp", "failed", "none of 2 servers answers: let UDP out of this network for direct paths", {}),
+    CheckReport("nat", "unknown", "too few servers have answered", {"mapping": "unknown", "stride": 0}),
+    CheckReport("relay", "ok", "[fd00::9]:3478 by UDP in 1.0 ms", {"relays": ({"rtt_ms": 1.0, "why": ""},)}),
 )
 
 Answers = Callable[[AnyQuestion], AnyAnswer]
@@ -198,6 +244,89 @@ async def test_status_of_one_peer_tells_everything_about_it(tmp_path: Path, caps
 async def test_status_without_peers_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await commanded(tmp_path, Daemon({AskStatus: Status(StatusReport(ALICE, ()))}), "status") == 0
     assert "fabric add PEER" in capsys.readouterr().out
+
+
+async def test_doctor_shows_a_line_for_each_check_within_80_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    daemon = Daemon({AskDoctor: Examined(ALICE, CHECKS)})
+    assert await commanded(tmp_path, daemon, "doctor") == 0
+    assert daemon.asked == [AskDoctor()]
+    shown = capsys.readouterr().out
+    for words in ("UDP out", "failed", "let UDP out", "NAT", "unknown", "relays", "[fd00::9]:3478"):
+        assert words in shown
+    assert max(len(line) for line in shown.splitlines()) <= 80
+
+
+async def test_doctor_in_json_has_the_figures_beside_name_verdict_and_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon({AskDoctor: Examined(ALICE, CHECKS)})
+    assert await commanded(tmp_path, daemon, "doctor", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {"checks", "endpoint"}
+    assert report["endpoint"]["name"] == "alice.home"
+    _, nat, relay = report["checks"]
+    assert nat == {
+        "name": "nat",
+        "verdict": "unknown",
+        "text": "too few servers have answered",
+        "mapping": "unknown",
+        "stride": 0,
+    }
+    assert relay["relays"] == [{"rtt_ms": 1.0, "why": ""}]
+
+
+async def test_doctor_of_a_peer_shows_why_what_to_do_and_every_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    daemon = Daemon({AskDoctor: PeerExamined(EXAMINATION)})
+    assert await commanded(tmp_path, daemon, "doctor", "bob") == 0
+    assert daemon.asked == [AskDoctor("bob")]
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "both NATs",
+        "to do forward UDP 41641 on either side",
+        "or use IPv6",
+        "[fd00:1234::7]:41641",
+        "peer-reflexive",
+        "unanswered",
+        "2 min",
+        "12.3 ms",
+        "1452",
+        "NAT there not told yet",
+        "[fd00:1234::1]:41641 udp host",
+        "relay.example:443 TLS, 1 bound, 20.5 ms",
+        "512",
+    ):
+        assert words in shown
+
+
+async def test_doctor_of_a_peer_in_json_has_the_same_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon = Daemon({AskDoctor: PeerExamined(EXAMINATION)})
+    assert await commanded(tmp_path, daemon, "doctor", "bob", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {"peer", "why", "fixes", "attempts", "here", "their_nat", "guesses"}
+    assert report["attempts"][0]["outcome"] == "unanswered"
+    assert report["here"]["candidates"] == [{"address": "[fd00:1234::1]:41641", "transport": "udp", "kind": "host"}]
+    daemon.answers[AskDoctor] = Failed(4, "there is no peer bob.home")
+    assert await commanded(tmp_path, daemon, "doctor", "bob", "--json") == 4
+    assert run(tmp_path, "doctor", "bob", "--wrong") == 2
+
+
+def test_without_a_daemon_nothing_is_examined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "doctor") == 5
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+async def test_an_ipv6_address_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = PathReport("direct-udp", "[fd00::7]:4711", 12.345, 1472)
+    peer = msgspec.structs.replace(BOB, path=path)
+    daemon = Daemon({AskStatus: Status(StatusReport(ALICE, (peer,)))})
+    assert await commanded(tmp_path, daemon, "status", "bob") == 0
+    assert "[fd00::7]:4711" in capsys.readouterr().out
 
 
 async def test_wait_ends_with_0_when_connected_and_with_1_when_not(

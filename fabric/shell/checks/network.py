@@ -1,0 +1,71 @@
+"""What the daemon knows of the network around it: a snapshot for the doctor, who measures the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fabric.shell.links import Interface
+from fabric.wire.address import Address, Candidate, Transport
+from fabric.wire.nat import UNKNOWN_NAT, NatBehaviour
+from fabric.wire.rendezvous import RelayPlace
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLinkView:
+    """One address of the discovery service, "host:port", and the daemon's own channel to it."""
+
+    address: str
+    is_up: bool
+    rtt_s: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayView:
+    """One relay that the service has named, over one transport; `channels` are bound there."""
+
+    place: RelayPlace
+    transport: Transport
+    channels: int = 0
+    rtt_s: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PortMappingView:
+    """What asking the router for a port has come to: `by` names who granted `outside`; or `why` it did not."""
+
+    by: str = ""
+    outside: Address | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkView:
+    """`interfaces` are the own addresses, the overlay's not among them; `candidates` what offers tell of them.
+
+    `nat` is `UNKNOWN_NAT` until servers were asked; `lifetime_s` is how long a silent mapping is known to have lasted;
+    `carries_tcp` as in `fabric.core.explain.Here`. `stun` are the servers' addresses, `stun_names` what they were
+    resolved from. `clock_offset_s` is the service's clock less the own, None before the first `Welcome`. `proxy` is
+    the URL of the HTTP proxy that the environment names, empty without one. `path_mtu` is what outer packets are
+    made for.
+    """
+
+    port: int
+    path_mtu: int = 1500
+    interfaces: tuple[Interface, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    nat: NatBehaviour = UNKNOWN_NAT
+    lifetime_s: float | None = None
+    carries_tcp: bool | None = None
+    port_mapping: PortMappingView | None = None
+    services: tuple[ServiceLinkView, ...] = ()
+    relays: tuple[RelayView, ...] = ()
+    stun: tuple[Address, ...] = ()
+    stun_names: tuple[str, ...] = ()
+    clock_offset_s: float | None = None
+    proxy: str = ""
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        return tuple(str(interface.ip) for interface in self.interfaces)

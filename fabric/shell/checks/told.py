@@ -1,0 +1,94 @@
+"""What the daemon has found out by itself, in words: NAT, port mapping, proxy, clock."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from fabric.shell.checks.finding import Finding, Scalar, Verdict
+from fabric.shell.checks.network import NetworkView
+from fabric.shell.report import enum_words
+from fabric.wire.nat import Filtering, Mapping
+
+SUSPICIOUS_CLOCK_S = 60.0
+"""No network delays an answer by this: the clock is wrong, though peers will bear it yet."""
+WRONG_CLOCK_S = 300.0
+"""Peers refuse what is dated further from their own clock (protocol.md section 4)."""
+
+_MAPPINGS = {
+    Mapping.NONE: "no NAT: servers see this host's own address",
+    Mapping.ENDPOINT_INDEPENDENT: "the NAT keeps one port for all destinations",
+    Mapping.ADDRESS_DEPENDENT: "the NAT gives every destination host its own port",
+    Mapping.ADDRESS_AND_PORT_DEPENDENT: "the NAT gives every destination its own port",
+}
+_FILTERINGS = {
+    Filtering.ENDPOINT_INDEPENDENT: "everybody may send to it",
+    Filtering.ADDRESS_DEPENDENT: "whoever it was sent from to may send back, from any port",
+    Filtering.ADDRESS_AND_PORT_DEPENDENT: "nothing comes in but answers",
+}
+
+
+def check_nat(network: NetworkView) -> Finding:
+    """A direct path needs a port that others can know, on one of the two sides."""
+    nat = network.nat
+    figures: dict[str, Scalar] = {
+        "mapping": enum_words(nat.mapping),
+        "filtering": enum_words(nat.filtering),
+        "stride": nat.stride,
+        "lifetime_s": network.lifetime_s,
+    }
+    if nat.mapping is Mapping.UNKNOWN:
+        return Finding(Verdict.UNKNOWN, "too few servers have answered to tell what NAT is here", figures)
+    parts = [_MAPPINGS[nat.mapping], *([_FILTERINGS[nat.filtering]] if nat.filtering in _FILTERINGS else [])]
+    if nat.stride:
+        parts.append(f"ports follow each other by {nat.stride}")
+    if network.lifetime_s is not None:
+        parts.append(f"a silent port stays open for {network.lifetime_s:.0f} s at least")
+    if nat.mapping.is_dependent:
+        parts.append(f"forward UDP {network.port} to this host to be reached by everybody")
+    return Finding(Verdict.LIMITED if nat.mapping.is_dependent else Verdict.OK, ", ".join(parts), figures)
+
+
+def check_port_mapping(network: NetworkView) -> Finding:
+    mapping = network.port_mapping
+    if mapping is not None and mapping.outside is not None:
+        figures: dict[str, Scalar] = {"by": mapping.by, "outside": str(mapping.outside)}
+        return Finding(Verdict.OK, f"the router has opened {mapping.outside} for this host by {mapping.by}", figures)
+    if network.nat.mapping is Mapping.NONE:
+        return Finding(Verdict.OK, "not needed without a NAT")
+    if mapping is None:
+        return Finding(Verdict.UNKNOWN, "the router was not asked")
+    why = mapping.why or "no router here answers to PCP, NAT-PMP or UPnP"
+    return Finding(Verdict.LIMITED, why, {"why": why})
+
+
+def check_proxy(network: NetworkView) -> Finding:
+    """The URL is shown without name and password."""
+    if not network.proxy:
+        return Finding(Verdict.OK, "the environment of the daemon names no proxy")
+    shown = without_credentials(network.proxy)
+    return Finding(Verdict.OK, f"{shown} is used where nothing else leads out", {"proxy": shown})
+
+
+def check_clock(network: NetworkView) -> Finding:
+    offset = network.clock_offset_s
+    if offset is None:
+        return Finding(Verdict.UNKNOWN, "the service has not told its time yet")
+    figures = {"offset_s": round(offset, 3)}
+    if abs(offset) < SUSPICIOUS_CLOCK_S:
+        return Finding(Verdict.OK, f"{abs(offset):.1f} s from the service's", figures)
+    side = "behind" if offset > 0 else "ahead of"
+    text = f"{abs(offset):.0f} s {side} the service's: set the clock"
+    if abs(offset) < WRONG_CLOCK_S:
+        return Finding(Verdict.LIMITED, text, figures)
+    return Finding(Verdict.FAILED, f"{text}, peers refuse this endpoint", figures)
+
+
+def without_credentials(url: str) -> str:
+    """Returns scheme, host and port of a URL, and nothing at all of one that can't be read."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "a proxy"
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "") if host else "a proxy"
