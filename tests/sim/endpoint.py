@@ -7,30 +7,43 @@ outputs, until nothing is left; last of all the next timeout is armed. `kill` an
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
+from fabric.core.beacons import GROUP
+from fabric.core.beacons import PORT as BEACON_PORT
 from fabric.core.events import (
     BundleDue,
     CertificateReplaced,
+    ConnectWanted,
     Event,
     ForgetRecord,
+    LinkUnwanted,
+    ListenWanted,
     Pong,
+    RelayLinkUnwanted,
+    RelayLinkWanted,
+    RelaysNamed,
     RenewalDue,
     RevocationsReplaced,
     ServiceRejected,
+    SocketsUnwanted,
+    SocketsWanted,
     StoreRecord,
     StunNames,
 )
 from fabric.core.machine import Calendar, Draw
 from fabric.core.node import Node
+from fabric.core.relays import ResolvedRelay
 from fabric.core.settings import Settings
 from fabric.core.status import PathKind, PeerState, PeerStatus
 from fabric.crypto.signature import Ed25519Signer
 from fabric.identity.bundle import BundleSecrets, make_bundle
 from fabric.identity.request import make_request
-from fabric.wire.address import Address
+from fabric.wire.address import Address, Transport, address_of, target_of
 from fabric.wire.rendezvous import ToEndpoint
 from tests.sim.disk import Disk
+from tests.sim.edge import Edge
 from tests.sim.frames import BROADCAST, Marked, make_frame
 from tests.sim.lane import WitnessedLane
 from tests.sim.line import Line
@@ -44,6 +57,8 @@ EPOCH = 1_900_000_000.0
 """The world's wall clock at instant 0."""
 
 RECONNECT_S = (1.0, 2.0, 4.0, 8.0)
+MAPPING_S = 0.3
+"""How long a router takes to forward a port."""
 
 
 class Service(Protocol):
@@ -85,7 +100,9 @@ class Endpoint:
         self.lane: WitnessedLane | None = None
         self.place: Place | None = None
         self.events: list[tuple[float, Event]] = []
-        self.port = 20_000 + int.from_bytes(draw(2)) % 30_000
+        self.edge = Edge(host, self, schedule, draw)
+        self.watch: Callable[[Event], None] | None = None
+        """Is told every event of the node."""
         self._added: set[str] = set()
         self._disabled: set[str] = set()
         self._service = service
@@ -108,16 +125,19 @@ class Endpoint:
         identity = self.disk.load_identity()
         self.lane = WitnessedLane(identity.certificate, self._witness)
         self.node = Node(identity, self.lane, self.calendar, self._draw, self.settings, self.disk.load_records(), now)
-        self.host.bind(self.port, self._receive)
-        self.node.handle_interfaces(self.host.interfaces, self.port, now)
+        self.edge.open()
+        self.host.join_group((GROUP, BEACON_PORT), self._receive_beacon)
+        self.node.handle_interfaces(self.host.interfaces, self.edge.port, now)
         self.node.handle_stun_servers(_resolve(self.disk.stun), now)
         self._settle()
+        self._map_port()
         self._connect()
 
     def kill(self) -> None:
         """`kill -9`: memory is gone, the kernel closes the sockets, the disk stays."""
         self.node = self.lane = None
-        self.host.close(self.port)
+        self.edge.close()
+        self.host.leave_groups()
         self._witness.see_power_loss(self.name)
         if self._wake is not None:
             self._wake.cancel()
@@ -142,7 +162,7 @@ class Endpoint:
         line, self._line = self._line, None
         if line is not None:
             line.close_by_endpoint()
-            self._on().handle_service_lost(self._schedule.now)
+            self._on().handle_service_lost(line.number, self._schedule.now)
         self._handle_wake()
         if self._has_moved_asleep:
             self._has_moved_asleep = False
@@ -215,11 +235,16 @@ class Endpoint:
             self.handle_network_changed()
 
     def handle_network_changed(self, notices_s: float = 0.5) -> None:
-        """TCP over the old address or the old NAT is dead; `notices_s` until this end sees that."""
+        """TCP over the old address or the old NAT is dead; `notices_s` until this end sees that of the service's."""
         if self._line is not None:
             self._line.cut(endpoint_notices_s=notices_s)
-        self._on().handle_interfaces(self.host.interfaces, self.port, self._schedule.now)
-        self._settle()
+        self.edge.lose_connections()
+        if self.node is not None:
+            self.node.handle_interfaces(self.host.interfaces, self.edge.port, self._schedule.now)
+            self._settle()
+            self._map_port()
+            if self.edge.is_listening:
+                self.edge.ask_servers(_sockets(self.disk.stun))
 
     def lose_line(self) -> None:
         """The way to the service is gone without a word, as when a NAT on it has rebooted."""
@@ -250,6 +275,10 @@ class Endpoint:
         return [event for _, event in self.events if isinstance(event, Pong)]
 
     @property
+    def port(self) -> int:
+        return self.edge.port
+
+    @property
     def is_online(self) -> bool:
         """Whether TCP to the internet would work from here."""
         return self.host.awake and self.host.is_plugged
@@ -265,25 +294,52 @@ class Endpoint:
 
     def handle_line_message(self, line: Line, message: ToEndpoint) -> None:
         if self.node is not None and line is self._line and self.host.awake:
-            self.node.handle_service_message(message, self._schedule.now)
+            self.node.handle_service_message(line.number, message, self._schedule.now)
             self._settle()
 
     def handle_line_lost(self, line: Line) -> None:
         if self.node is None or line is not self._line:
             return
         self._line = None
-        self.node.handle_service_lost(self._schedule.now)
+        self.node.handle_service_lost(line.number, self._schedule.now)
         self._settle()
         self._connect()
 
-    def _receive(self, source: Socket, payload: bytes) -> None:
+    # what the edge takes in
+
+    def take_payload(self, source: Address, payload: bytes) -> None:
         node, lane = self.node, self.lane
         if node is None or lane is None:
             return
         now = self._schedule.now
-        for left, sender in lane.handle_datagrams([(payload, source)], now):
-            node.handle_datagram(Address(*sender), left, now)
+        for left, sender in lane.handle_datagrams([(payload, target_of(source))], now):
+            node.handle_datagram(address_of(sender), left, now)
         self._settle()
+
+    def take_link(self, link: Address, asked: Address | None) -> None:
+        self._tell(lambda node: node.handle_link(link, asked, self._schedule.now))
+
+    def take_link_lost(self, link: Address) -> None:
+        self._tell(lambda node: node.handle_link_lost(link, self._schedule.now))
+
+    def take_connect_failed(self, to: Address, why: str) -> None:
+        self._tell(lambda node: node.handle_connect_failed(to, why, self._schedule.now))
+
+    def take_tcp_reflexive(self, addresses: tuple[Address, ...]) -> None:
+        self._tell(lambda node: node.handle_tcp_reflexive(addresses, self._schedule.now))
+
+    def take_relay_link(self, relay: Address, *, up: bool) -> None:
+        self._tell(lambda node: node.handle_relay_link(relay, up=up, now=self._schedule.now))
+
+    def _receive_beacon(self, source: Socket, payload: bytes) -> None:
+        self.take_payload(Address(*source), payload)
+
+    def _tell(self, say: Callable[[Node], None]) -> None:
+        if self.node is not None and self.host.awake:
+            say(self.node)
+            self._settle()
+
+    # the driver
 
     def _handle_wake(self) -> None:
         if self.node is None or self.lane is None or not self.host.awake:
@@ -308,17 +364,19 @@ class Endpoint:
             busy = True
             self.events.append((self._schedule.now, event))
             self._handle_event(node, event)
+            if self.watch is not None:
+                self.watch(event)
         while (transmit := node.poll_transmit()) is not None:
-            self.host.send(self.port, (transmit.to.ip, transmit.to.port), transmit.payload)
+            self.edge.send(transmit.to, transmit.payload)
         while (message := node.poll_message()) is not None:
-            if self._line is not None:
-                self._line.say_to_service(message)
+            if self._line is not None and self._line.number == message[0]:
+                self._line.say_to_service(message[1])
         return busy
 
     def _drain_lane(self, node: Node, lane: WitnessedLane) -> bool:
         now = self._schedule.now
         for payload, to in lane.take_datagrams():
-            self.host.send(self.port, to, payload)
+            self.edge.send(address_of(to), payload)
         for frame in lane.take_frames():
             self._witness.see_delivered(self.name, frame, now)
         controls, traffic = lane.take_controls(), lane.take_traffic()
@@ -354,12 +412,48 @@ class Endpoint:
                 node.request_renewal(make_request(self.disk.seed, self.name), now)
             case BundleDue():
                 self._renew_bundle(node)
-            case ServiceRejected() if self._line is not None:
+            case ServiceRejected(link=link) if self._line is not None and self._line.number == link:
                 self._line.close_by_endpoint()
                 self._line = None
                 self._connect()
             case _:
+                self._handle_edge_event(node, event)
+
+    def _handle_edge_event(self, node: Node, event: Event) -> None:
+        now = self._schedule.now
+        match event:
+            case SocketsWanted(count=count):
+                node.handle_sockets(self.edge.open_sockets(count), now)
+            case SocketsUnwanted(vias=vias):
+                self.edge.close_sockets(vias)
+            case ListenWanted(wanted=wanted):
+                self.edge.listen(wanted=wanted, servers=_sockets(self.disk.stun))
+            case ConnectWanted(to=to):
+                self.edge.connect(to)
+            case LinkUnwanted(link=link):
+                self.edge.close_link(link)
+            case RelaysNamed(places=places):
+                node.handle_relays([ResolvedRelay(place, (place.host,)) for place in places], now)
+            case RelayLinkWanted(relay=relay):
+                self.edge.open_relay(relay)
+            case RelayLinkUnwanted(relay=relay):
+                self.edge.close_relay(relay)
+            case _:
                 pass
+
+    def _map_port(self) -> None:
+        """Has the router forward the port, where it does so."""
+        if self.place is None or not self.place.forwards_ports:
+            return
+        place = self.place
+
+        def tell(node: Node) -> None:
+            outside = place.forward(self.host, self.edge.port) if place is self.place else None
+            if outside is not None:
+                addresses = [Address(*outside, transport) for transport in (Transport.UDP, Transport.TCP)]
+                node.handle_mapped(addresses, self._schedule.now)
+
+        self._schedule.after(MAPPING_S, partial(self._tell, tell))
 
     def _renew_bundle(self, node: Node) -> None:
         """Makes the next bundle, and has its secrets on the disk before anyone can seal to it."""
@@ -389,7 +483,7 @@ class Endpoint:
         else:
             self._failures = 0
             self._line = line
-            self.node.handle_service_connected(self._service.tls_certificate, self._schedule.now)
+            self.node.handle_service_connected(line.number, self._service.tls_certificate, self._schedule.now)
             self._settle()
 
     def _on(self) -> Node:
@@ -400,3 +494,7 @@ class Endpoint:
 
 def _resolve(names: tuple[str, ...]) -> list[Address]:
     return [Address(ip, int(port)) for ip, _, port in (name.rpartition(":") for name in names)]
+
+
+def _sockets(names: tuple[str, ...]) -> list[Socket]:
+    return [(address.ip, address.port) for address in _resolve(names)]

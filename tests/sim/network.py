@@ -231,6 +231,8 @@ class Router:
         self.own_ips: dict[str, Plug] = {}
         self.hairpin = False
         self.policy = Policy.ALL
+        self.deaf_to: set[str] = set()
+        """Addresses from outside that are never let in."""
         self.refused = 0
 
     def connect(self, inside_plug: Plug, version: int) -> None:
@@ -262,7 +264,7 @@ class Router:
 
     def come_in(self, packet: Packet) -> None:
         """From the outside: let in, or dropped without a word."""
-        closed = self.policy is not Policy.ALL and not packet.is_tcp
+        closed = (self.policy is not Policy.ALL and not packet.is_tcp) or packet.source[0] in self.deaf_to
         translated = None if closed else self.table.inbound(packet, self._schedule.now)
         if translated is None:
             self.refused += 1

@@ -44,7 +44,7 @@ def impostor(world: World, office: Office, access: Access = Access.PUBLIC) -> En
     """An endpoint with another key under beta's name, certified by `office`, with a witness of its own."""
     seed, name = world.draw(32), f"beta.{NETWORK}"
     certificate = office.enrol(name, Ed25519Signer(seed).public_key, world.unix)
-    disk = Disk(seed, certificate.der, office.authority.root_der, office.crl, (world.stun.name,))
+    disk = Disk(seed, certificate.der, office.authority.root_der, office.crl, world.stun_names)
     host = world.network.make_host("impostor")
     endpoint = Endpoint(host, disk, world.site, Witness(), world.schedule, world.draw)
     endpoint.sit(world.atlas.make(access))

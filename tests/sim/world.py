@@ -39,7 +39,7 @@ class World:
         self.atlas = Atlas(self.network, self.schedule, self.chance)
         self.witness = Witness()
         self.calendar = Calendar(EPOCH)
-        self.stun = StunServer(self.network, self.atlas.public_ip())
+        self.stun_servers = tuple(StunServer(self.network, self.atlas.public_ip()) for _ in range(2))
         self.office = Office(self.draw, self.unix, "discovery.example")
         self.office.life_s = certificate_life_s
         self.discovery = self._make_discovery(certificate_life_s, is_hostile)
@@ -51,6 +51,10 @@ class World:
         """The service of a hostile world."""
         assert isinstance(self.discovery.desk, Introducer)
         return self.discovery.desk
+
+    @property
+    def stun_names(self) -> tuple[str, ...]:
+        return tuple(server.name for server in self.stun_servers)
 
     @property
     def now(self) -> float:
@@ -94,13 +98,15 @@ class World:
         self.site.settle()
 
     def go_dark(self) -> None:
-        """The discovery service and its STUN server are gone."""
+        """The discovery service and its STUN servers are gone."""
         self.site.go_down()
-        self.stun.up = False
+        for server in self.stun_servers:
+            server.up = False
 
     def come_back(self) -> None:
         self.site.come_back()
-        self.stun.up = True
+        for server in self.stun_servers:
+            server.up = True
 
     def stranger(self, name: str = "stranger", ip: str | None = None) -> Host:
         """A host that belongs to nobody here: whatever it is sent on any port is a violation."""
@@ -159,7 +165,7 @@ class World:
         return expected_kind(one.place, other.place)
 
     def _make_discovery(self, certificate_life_s: float, is_hostile: bool) -> Discovery:
-        stun = (self.stun.name,)
+        stun = self.stun_names
         if is_hostile:
             return HostileDiscovery(self.office, stun, self.calendar, self.draw)
         settings = ServiceSettings(stun=stun, certificate_life_s=certificate_life_s)
