@@ -61,6 +61,16 @@ class NatProbe:
         self.filtering = Filtering.UNKNOWN
         self.stride = 0
 
+    @property
+    def has_heard_nothing(self) -> bool:
+        """Whether a look is over in which no server answered."""
+        return bool(self._servers) and not self.is_looking and not self._seen
+
+    @property
+    def has_found_too_little(self) -> bool:
+        """Whether a server can tell more than was found out: loss was in the way."""
+        return self.server is not None and 0 in (self.mapping, self.filtering)
+
     def port(self, now: Instant, within_s: float) -> int | None:
         """Returns the outside port of the mapping made last, if it was made in the last `within_s`."""
         if self._newest is None or now - self._newest[0] > within_s:

@@ -28,7 +28,8 @@ MAX_SERVERS = 8
 
 LOOK_AGAIN_S = 3600.0
 LOOK_PAUSE_S = 300.0
-"""A mapping that moves all the time, or a server that says so, must not make for looks all the time."""
+"""A mapping that moves all the time, or a server that says so, must not make for looks all the time. After a look that
+found too little, it doubles."""
 
 MAX_INTERVAL_S = 120.0
 LIFETIME_SHARE = 0.6
@@ -62,6 +63,7 @@ class Reflexive:
         self._carries_udp = True
         self._look_at: Instant = NEVER
         self._looked_at: Instant = -NEVER
+        self._pause_s = LOOK_PAUSE_S
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -130,6 +132,7 @@ class Reflexive:
             probe.forget()
         self._lifetime.forget()
         self._carries_udp = True
+        self._pause_s = LOOK_PAUSE_S
         self._listen_anew(now)
         self._begin_look(now)
 
@@ -218,7 +221,10 @@ class Reflexive:
         query.next_at = now + self.interval_s
         changed |= not self._carries_udp
         self._is_heard, self._carries_udp, self._unheard_at = True, True, NEVER
-        self._probe_of(query.server).handle_answered(query.server, success.address, success.other, now)
+        probe = self._probe_of(query.server)
+        if probe.has_heard_nothing:
+            self._begin_look(now)
+        probe.handle_answered(query.server, success.address, success.other, now)
         return self._settle(now) or changed
 
     def _handle_other_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
@@ -230,10 +236,17 @@ class Reflexive:
     def _settle(self, now: Instant) -> bool:
         was_settled = self.is_settled
         changed = self._probe_4.settle(now) | self._probe_6.settle(now)
-        server = self._probe_4.server or self._probe_6.server
-        if self.is_settled and not was_settled and server is not None:
-            self._lifetime.begin(server, now)
+        if self.is_settled and not was_settled:
+            self._handle_look_over(now)
         return changed
+
+    def _handle_look_over(self, now: Instant) -> None:
+        server = self._probe_4.server or self._probe_6.server
+        if server is not None:
+            self._lifetime.begin(server, now)
+        if any(probe.has_found_too_little for probe in self._probes):
+            self._look_at = min(self._look_at, now + self._pause_s)
+            self._pause_s = min(2 * self._pause_s, LOOK_AGAIN_S)
 
     def _ask(self, query: _Query, now: Instant) -> bool:
         forgotten = False

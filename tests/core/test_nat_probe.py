@@ -153,7 +153,16 @@ def test_where_no_server_answers_udp_is_not_carried_until_one_does() -> None:
     assert bench.changes == 1
     bench.is_up = True
     bench.run(30.0)
-    assert bench.reflexive.nat.carries_udp
+    assert bench.reflexive.nat == NatBehaviour(Mapping.ENDPOINT_INDEPENDENT, STRICT)
+
+
+def test_what_loss_left_unknown_is_looked_for_again() -> None:
+    bench = Bench(FakeNat(Mapping.ENDPOINT_INDEPENDENT, STRICT), loss=0.8).start()
+    bench.settle(within=60.0)
+    assert bench.reflexive.nat.filtering is Filtering.UNKNOWN
+    bench.loss = 0.0
+    bench.run(400.0)
+    assert bench.reflexive.nat == NatBehaviour(Mapping.ENDPOINT_INDEPENDENT, STRICT)
 
 
 def test_a_look_that_hears_nothing_forgets_nothing() -> None:
