@@ -69,7 +69,7 @@ def attempts_view(attempts: Sequence[AttemptReport]) -> Table:
     table.add_column("address", overflow="fold", min_width=21)
     for heading in ("path", "outcome"):
         table.add_column(heading)
-    for heading in ("tries", "last", "round trip", "mtu"):
+    for heading in ("tries", "ago", "round trip", "mtu"):
         table.add_column(heading, justify="right", no_wrap=True)
     for attempt in attempts:
         outcome = Text(attempt.outcome, OUTCOME_STYLES.get(attempt.outcome, ""))

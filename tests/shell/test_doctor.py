@@ -259,6 +259,7 @@ async def test_a_way_that_does_not_exist_has_no_packet_length() -> None:
     ("nat", "verdict", "words"),
     [
         (NatBehaviour(), Verdict.UNKNOWN, "too few servers"),
+        (NatBehaviour(carries_udp=False), Verdict.FAILED, "no UDP comes back"),
         (NO_NAT, Verdict.OK, "no NAT: servers see this host's own address, everybody may send to it"),
         (CONE, Verdict.OK, "keeps one port for all destinations, nothing comes in but answers"),
         (SYMMETRIC, Verdict.LIMITED, "gives every destination its own port, nothing comes in but answers, "),

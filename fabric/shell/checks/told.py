@@ -36,6 +36,8 @@ def check_nat(network: NetworkView) -> Finding:
         "stride": nat.stride,
         "lifetime_s": network.lifetime_s,
     }
+    if not nat.carries_udp:
+        return Finding(Verdict.FAILED, "no UDP comes back, so nobody can tell what NAT is here", figures)
     if nat.mapping is Mapping.UNKNOWN:
         return Finding(Verdict.UNKNOWN, "too few servers have answered to tell what NAT is here", figures)
     parts = [_MAPPINGS[nat.mapping], *([_FILTERINGS[nat.filtering]] if nat.filtering in _FILTERINGS else [])]
