@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 
 from discovery.core.channel import ServiceIdentity
 from discovery.core.records import EndpointRecord, IntentRecord
@@ -60,9 +61,14 @@ class Granter:
         return Granted(peer.name, signed, self._relays_for(pair)), grant.expires
 
     def _relays_for(self, pair: bytes) -> tuple[RelayPlace, ...]:
-        """Rendezvous hashing: both sides get one order, load spreads, and one relay more or less moves few pairs."""
+        """Rendezvous hashing: both sides get one order, load spreads, and one relay more or less moves few pairs.
 
-        def weight(place: RelayPlace) -> bytes:
-            return blake2b_256(pair, place.host.encode(), place.udp_port.to_bytes(2), place.tls_port.to_bytes(2))
+        Each relay comes once before any comes with its second place: the first two are never one process.
+        """
 
-        return tuple(sorted(self._settings.relays, key=weight)[:MAX_RELAYS])
+        def weight(relay: tuple[RelayPlace, ...]) -> bytes:
+            return blake2b_256(pair, relay[0].host.encode(), relay[0].udp_port.to_bytes(2))
+
+        ordered = sorted(self._settings.relays, key=weight)
+        rounds = zip_longest(*ordered)
+        return tuple(place for places in rounds for place in places if place is not None)[:MAX_RELAYS]

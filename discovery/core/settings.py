@@ -20,8 +20,8 @@ class Settings:
     addresses: tuple[str, ...] = ()
     stun: tuple[str, ...] = ()
 
-    relays: tuple[RelayPlace, ...] = ()
-    """Those that introduced pairs may use; without any, none is granted."""
+    relays: tuple[tuple[RelayPlace, ...], ...] = ()
+    """Those that introduced pairs may use, each with the places where it is reached; without any, none is granted."""
 
     pair_secret: bytes = field(default=b"", repr=False)
     """At most 64 bytes; the names of pairs at relays come of it, so it outlives the process. Empty: one is drawn."""

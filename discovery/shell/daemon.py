@@ -20,15 +20,18 @@ import trio
 from discovery.core.limits import OpenCount, Rate, SourceBuckets
 from discovery.core.service import Service
 from discovery.shell.config import Config, load_config
+from discovery.shell.datagrams import Datagrams
 from discovery.shell.driver import ServiceDriver
 from discovery.shell.http import make_application
 from discovery.shell.listen import open_listeners
+from discovery.shell.relay import RelayDriver, make_relay_driver
 from discovery.shell.server import Server
 from discovery.shell.state import Serving, State, load_serving, only_service, open_state
 from discovery.shell.stun import StunServer, own_ips
 from discovery.shell.stun_tcp import StunTcpServer
 from fabric.core.machine import Calendar
 from fabric.errors import ConfigurationError, FabricError
+from fabric.identity.trust import Trust
 from fabric.shell import clock
 from fabric.shell.exit_code import sentence_of
 from fabric.shell.log import Log, start_log
@@ -98,9 +101,11 @@ async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports
         tcp = _listen(stack, config, config.port, socket.SOCK_STREAM)
         ports = Ports(tcp[0].getsockname()[1], udp[0].getsockname()[1])
         certificate = Certificate(state, config)
-        service, driver = _make_service(state, config, ports, certificate)
+        calendar = Calendar(clock.wall_offset())
+        relay = make_relay(state, config, calendar) if config.relay else None
+        service, driver = _make_service(state, config, ports, certificate, calendar, relay)
         server = Server(
-            make_application(driver),
+            make_application(driver, relay),
             lambda: certificate.serving,
             OpenCount(per_source=config.max_connections_per_source, overall=config.max_connections),
             SourceBuckets(Rate(config.connection_rate, config.connection_burst)),
@@ -109,20 +114,37 @@ async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports
         buckets = SourceBuckets(Rate(config.stun_rate, config.stun_burst))
         other_udp = _listen_beside(stack, config, config.stun_port and config.stun_alternate_port, socket.SOCK_DGRAM)
         stun = StunServer(udp, buckets, clock.now, other_udp, _own_ips(state, config))
+        datagrams = Datagrams([*udp, *other_udp], relay, stun.handle_datagram_untrusted, clock.now)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(driver.run)
             nursery.start_soon(server.run, tcp)
-            nursery.start_soon(stun.run)
+            nursery.start_soon(datagrams.run)
+            if relay is not None:
+                nursery.start_soon(relay.run)
             nursery.start_soon(_serve_stun_tcp, config, buckets, ports.stun, stun.other_port)
             nursery.start_soon(_keep_certificate, certificate, service)
             _log.info("serving", network=service.network, port=ports.tcp, stun_port=ports.stun)
             task_status.started(ports)
 
 
+def make_relay(state: State, config: Config, calendar: Calendar) -> RelayDriver:
+    """The relay in this process. Who was revoked before its start is told to it here, and later by the driver."""
+    trust = Trust(state.authority.root_der, state.authority.network, None)
+    relay = make_relay_driver(trust, config, calendar)
+    for record in state.store.endpoints():
+        if record.revoked is not None:
+            relay.revoke(record.public_key)
+    return relay
+
+
 def _make_service(
-    state: State, config: Config, ports: Ports, certificate: Certificate
+    state: State,
+    config: Config,
+    ports: Ports,
+    certificate: Certificate,
+    calendar: Calendar,
+    relay: RelayDriver | None,
 ) -> tuple[Service, ServiceDriver]:
-    calendar = Calendar(clock.wall_offset())
     service = Service(
         state.authority,
         state.store,
@@ -132,7 +154,7 @@ def _make_service(
         state.settings(config, ports.tcp, ports.stun),
         clock.now(),
     )
-    return service, ServiceDriver(service, state.store, calendar)
+    return service, ServiceDriver(service, state.store, calendar, relay)
 
 
 async def _keep_certificate(certificate: Certificate, service: Service) -> None:

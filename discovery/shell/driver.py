@@ -13,6 +13,7 @@ import trio
 from discovery.core import events
 from discovery.core.channel import ServiceIdentity
 from discovery.core.service import Service
+from discovery.shell.relay import RelayDriver
 from discovery.shell.store_sqlite import DATABASE_FILE, SqliteStore
 from fabric.core.machine import Calendar, Instant, drain
 from fabric.errors import DecodeError, FabricError
@@ -58,12 +59,14 @@ class ServiceDriver:
         service: Service,
         store: SqliteStore,
         calendar: Calendar,
+        relay: RelayDriver | None = None,
         now: Callable[[], Instant] = clock.now,
         wall_offset: Callable[[], float] = clock.wall_offset,
     ) -> None:
         self.service = service
         self._store = store
         self._calendar = calendar
+        self._relay = relay
         self._clock = now
         self._wall_offset = wall_offset
         self._alarm = Alarm(now)
@@ -156,7 +159,18 @@ class ServiceDriver:
         happened: Iterator[events.Event] = drain(self.service.poll_event)
         for event in happened:
             log_event(event)
+            self._tell_relay(event)
         self._alarm.set(self.service.next_timeout())
+
+    def _tell_relay(self, event: events.Event) -> None:
+        """The relay in this process drops at once whom the service no longer introduces."""
+        if self._relay is None:
+            return
+        match event:
+            case events.PairEnded(pair):
+                self._relay.withdraw(pair)
+            case events.EndpointRevoked(public_key=public_key):
+                self._relay.revoke(public_key)
 
     def _post(self, connection: int, message: ToEndpoint) -> None:
         outbox = self._outboxes.get(connection)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 import trio
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from discovery.core.channel import ServiceIdentity
+from discovery.shell.caller import Caller
 from discovery.shell.driver import Line, ServiceDriver
+from discovery.shell.relay import RelayDriver
+from discovery.shell.relay_http import RelayHandler
 from fabric.errors import DecodeError
 from fabric.wire.rendezvous import (
     REFUSAL_STATUS,
@@ -32,26 +33,24 @@ _POLICY_VIOLATION = 1008
 _NORMAL = 1000
 
 
-@dataclass(slots=True)
-class Caller:
-    """One TCP connection. `unread` counts the bytes received since the application last took something: the server
-    stops the connection when they become too many (see `server`)."""
-
-    source: str
-    identity: ServiceIdentity = field(repr=False)
-    unread: int = 0
-
-
-def make_application(driver: ServiceDriver) -> Starlette:
+def make_application(driver: ServiceDriver, relay: RelayDriver | None = None) -> Starlette:
     """Expects `Caller` under "caller" in the state of each scope."""
     handlers = _Handlers(driver)
-    return Starlette(
-        routes=[
-            Route("/v1/enrol", handlers.enrol, methods=["POST"]),
-            Route("/v1/authority", handlers.authority, methods=["GET"]),
-            WebSocketRoute("/v1/channel", handlers.channel),
-        ]
-    )
+    routes: list[BaseRoute] = [
+        Route("/v1/enrol", handlers.enrol, methods=["POST"]),
+        Route("/v1/authority", handlers.authority, methods=["GET"]),
+        WebSocketRoute("/v1/channel", handlers.channel),
+    ]
+    return Starlette(routes=routes + ([] if relay is None else [relay_route(relay)]))
+
+
+def make_relay_application(relay: RelayDriver) -> Starlette:
+    """What a relay alone serves."""
+    return Starlette(routes=[relay_route(relay)])
+
+
+def relay_route(relay: RelayDriver) -> WebSocketRoute:
+    return WebSocketRoute("/v1/relay", RelayHandler(relay).serve)
 
 
 class _Handlers:

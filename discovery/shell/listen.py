@@ -13,8 +13,12 @@ BACKLOG = 1024
 DEAD_PEER_MS = 30_000
 """What was sent and not acknowledged for this long ends a TCP connection: a vanished peer holds nothing longer."""
 
+MAX_UNSENT_BYTES = 128 * 1024
+"""What the kernel takes of one TCP connection beyond what is on its way; more waits where the oldest can be dropped."""
+
 KEEPALIVE_S = 20
 _TCP_USER_TIMEOUT = 18
+_TCP_NOTSENT_LOWAT = 25
 _MISSING = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
@@ -71,6 +75,7 @@ def _prepare(opened: socket.socket, kind: socket.SocketKind) -> None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # accepted sockets inherit these
         opened.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, DEAD_PEER_MS)
+        opened.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)

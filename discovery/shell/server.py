@@ -23,7 +23,7 @@ from hypercorn.utils import wrap_app
 from starlette.applications import Starlette
 
 from discovery.core.limits import OpenCount, SourceBuckets
-from discovery.shell.http import Caller
+from discovery.shell.caller import Caller
 from discovery.shell.state import Serving
 from fabric.core.machine import Instant
 from fabric.shell.log import Log
@@ -83,7 +83,8 @@ class Server:
 
     async def _handle_untrusted(self, stream: trio.SocketStream) -> None:
         try:
-            source = str(stream.socket.getpeername()[0])
+            source, port = stream.socket.getpeername()[:2]
+            asked = stream.socket.getsockname()[0]
         except OSError:
             await trio.aclose_forcefully(stream)
             return
@@ -93,15 +94,15 @@ class Server:
             return
         self._streams.add(stream)
         try:
-            await self._serve(stream, source)
+            await self._serve(stream, source, port, asked)
         finally:
             self._open.leave(source)
             self._streams.discard(stream)
             stream.socket.close()
 
-    async def _serve(self, stream: trio.SocketStream, source: str) -> None:
+    async def _serve(self, stream: trio.SocketStream, source: str, port: int, asked: str) -> None:
         serving = self._serving()
-        caller = Caller(source, serving.identity)
+        caller = Caller(source, port, asked, serving.identity)
         tls = trio.SSLStream(_Metered(stream, caller), serving.context, server_side=True, https_compatible=True)
         state = ConnectionState({"caller": caller})
         try:

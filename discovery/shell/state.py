@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from discovery.core.channel import ServiceIdentity
 from discovery.core.settings import Settings
-from discovery.shell.config import CONFIG_FILE, Config, commented_defaults, join_address, split_address
+from discovery.shell.config import CONFIG_FILE, Config, commented_defaults, join_address, split_address, split_relay
 from discovery.shell.store_sqlite import DATABASE_FILE, SqliteStore
 from fabric.crypto.signature import SEED_BYTES, Ed25519Signer
 from fabric.errors import AuthenticationError, ConfigurationError
@@ -38,6 +38,7 @@ from fabric.identity.name import parse_network
 from fabric.identity.trust import Trust
 from fabric.shell.durable import READABLE, write_durably
 from fabric.shell.exit_code import CommandError, ExitCode
+from fabric.wire.rendezvous import RelayPlace
 
 AUTHORITY_KEY_FILE = "authority.key"
 AUTHORITY_FILE = "authority.pem"
@@ -69,14 +70,29 @@ class State:
         texts = config.addresses or tuple((self.store.fact("addresses") or "").split())
         return tuple(split_address(text, port or config.port or DEFAULT_PORT) for text in texts)
 
+    def pair_secret(self) -> bytes:
+        """What the names of pairs at relays are made with: drawn once, so that they outlive a restart."""
+        with self.store.change():
+            stored = self.store.fact("pair_secret")
+            if stored is None:
+                stored = os.urandom(SEED_BYTES).hex()
+                self.store.put_fact("pair_secret", stored)
+        return bytes.fromhex(stored)
+
     def settings(self, config: Config, port: int, stun_port: int) -> Settings:
         """Returns what the pure service is to keep to, listening on these ports."""
         addresses = self.addresses(config, port)
         own_stun = tuple(dict.fromkeys(join_address(host, stun_port) for host, _ in addresses))
+        own_relay = tuple(RelayPlace(host, stun_port, tls_port) for host, tls_port in addresses)
+        relays = ((own_relay,) if config.relay and own_relay else ()) + tuple((split_relay(r),) for r in config.relays)
         return Settings(
             overlay=self.overlay,
             addresses=tuple(join_address(host, port) for host, port in addresses),
             stun=config.stun or own_stun,
+            relays=relays,
+            pair_secret=self.pair_secret(),
+            relay_rate_bytes_s=config.relay_rate_bytes_s,
+            relay_quota_bytes=config.relay_quota_bytes,
             certificate_life_s=config.certificate_life_s,
             ephemeral_life_s=config.ephemeral_life_s,
             late_renewal_s=config.late_renewal_s,

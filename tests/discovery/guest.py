@@ -58,6 +58,8 @@ class House:
     nursery: trio.Nursery
     streams: list[trio.SocketStream] = field(default_factory=list)
     """Of clients, closed at the end."""
+    sockets: list[trio.socket.SocketType] = field(default_factory=list)
+    """The same over UDP."""
 
     def command(self, *words: str) -> int:
         """Runs `discoveryd` on the same state, as another process would."""
@@ -106,15 +108,18 @@ async def open_house(directory: Path, config: Config | None = None) -> AsyncIter
         create_state(directory, NETWORK, ["127.0.0.1", "::1"], IPv4Network("100.64.0.0/10"))
     config = config or Config(port=0, stun_port=0, listen=("127.0.0.1", "::1"))
     streams: list[trio.SocketStream] = []
+    sockets: list[trio.socket.SocketType] = []
     try:
         with open_state(directory) as state:
             async with trio.open_nursery() as nursery:
                 ports: Ports = await nursery.start(serve, state, config)
-                yield House(directory, ports, state.authority.root_der, nursery, streams)
+                yield House(directory, ports, state.authority.root_der, nursery, streams, sockets)
                 nursery.cancel_scope.cancel()
     finally:
         for stream in streams:
             stream.socket.close()
+        for udp in sockets:
+            udp.close()
 
 
 @dataclass

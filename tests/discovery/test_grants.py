@@ -15,8 +15,8 @@ from fabric.wire.rendezvous import Granted, Introduction, RelayPlace, ToEndpoint
 from tests.discovery.conftest import MakeTown
 from tests.discovery.town import NETWORK, Resident, Town
 
-PLACES = tuple(RelayPlace(f"relay-{number}.example", 3478, 443) for number in range(10))
-SETTINGS = Settings(relays=PLACES, pair_secret=b"s" * 32)
+RELAYS = tuple((RelayPlace(f"relay-{number}.example", 3478, 443),) for number in range(10))
+SETTINGS = Settings(relays=RELAYS, pair_secret=b"s" * 32)
 
 
 @pytest.fixture
@@ -74,6 +74,16 @@ def test_load_spreads_over_the_relays(town: Town) -> None:
         first.append(granted(peer.hear()).relays[0])
         assert granted(ada.hear()).relays[0] == first[-1]
     assert len(set(first)) >= 6
+
+
+def test_the_first_two_relays_are_never_one_with_two_addresses(make_town: MakeTown) -> None:
+    double = tuple(RelayPlace(host, 3478, 443) for host in ("192.0.2.1", "2001:db8::1"))
+    single = (RelayPlace("relay.example", 3478, 0),)
+    town = make_town(replace(SETTINGS, relays=(double, single)))
+    ada, _ = introduced(town)
+    relays = granted(ada.hear()).relays
+    assert set(relays[:2]) == {double[0], single[0]}
+    assert relays[2:] == double[1:]
 
 
 def test_pairs_have_names_of_their_own_that_outlive_the_process(town: Town) -> None:

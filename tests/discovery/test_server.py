@@ -25,6 +25,7 @@ from fabric.wire.rendezvous import (
     Authenticate,
     EnrolmentAnswer,
     EnrolmentRefusal,
+    Granted,
     IntentNoted,
     Introduction,
     Revocations,
@@ -82,7 +83,7 @@ async def test_a_revocation_by_the_command_line_takes_effect_while_the_service_r
         ada, eve = await house.guest(key, "ada"), await house.guest(key, "eve")
         await ada.state_intent(eve.name)
         await eve.state_intent(ada.name)
-        assert [type(await ada.hear()) for _ in range(2)] == [IntentNoted, Introduction]
+        assert [type(await ada.hear()) for _ in range(3)] == [IntentNoted, Introduction, Granted]
         with trio.fail_after(2):
             assert house.command("endpoint", "revoke", "eve") == 0
             crl = await ada.hear()
@@ -303,7 +304,7 @@ async def test_the_service_certificate_is_kept_over_a_restart_and_replaced_when_
 async def test_the_service_certificate_is_renewed_while_the_service_runs(tmp_path: Path) -> None:
     config = Config(port=0, stun_port=0, listen=("127.0.0.1",), service_certificate_life_s=3.0)
     async with open_house(tmp_path / "s", config) as house:
-        seen = set()
+        seen: set[object] = set()
         with trio.fail_after(PATIENCE_S):
             while len(seen) < 2:
                 tls = await house.connect()
