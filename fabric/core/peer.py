@@ -164,6 +164,7 @@ class Peer:
     ) -> None:
         """What offers say has changed; `moved` where that is because the own network did."""
         changed = (candidates, nat) != (self._candidates, self._nat)
+        has_left = not set(self._candidates) <= set(candidates)
         self._candidates, self._nat = candidates, nat
         self._paths.handle_networks(networks)
         if moved:
@@ -171,6 +172,7 @@ class Peer:
             self._opener.hurry()
         if changed:
             self._offer(reply_wanted=False, now=now)
+        if changed and (moved or has_left):
             # What was just said in the session may never arrive: the peer's NAT knows only where we were.
             self._keying.doubt()
             self._offer_if_lost(now)
