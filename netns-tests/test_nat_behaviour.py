@@ -1,25 +1,42 @@
-"""The laboratory's NATs do what their names say, measured with plain sockets after the ideas of RFC 5780.
+"""The laboratory's NATs do what their names say, measured with plain sockets after the ideas of RFC 5780; and the
+product, which knows nothing of the laboratory, finds out the same.
 
       site of the kind under test                            two servers, two ports each
-      [inside]----lan [router] wan----( internet )----[server-1] :7001 :7002
-                                             |--------[server-2] :7001 :7002
+      [inside]----lan [router] wan----( internet )----[server-1] :7001 :7002    :3478 :3479
+                                             |--------[server-2] :7001 :7002    :3478 :3479
 
-Each server answers by sending back the source that it saw; on request it sends from the other port instead.
+Each server answers by sending back the source that it saw; on request it sends from the other port instead. On 3478 and
+3479 answers the product's own STUN server, one that has both IPs, or only the first.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
+import trio
 
+from discovery.core.limits import Rate, SourceBuckets
+from discovery.shell.stun import StunServer
+from fabric.core.machine import drain
+from fabric.core.reflexive import Reflexive
+from fabric.errors import DecodeError
 from fabric.lab import Filtering, Host, Lab, Mapping, Nat, Site
+from fabric.shell import clock
+from fabric.wire import nat as wire
+from fabric.wire.address import Address
 
 PORTS = (7001, 7002)
 QUIET_S = 0.3
+STUN_PORTS = (3478, 3479)
+SETTLED_WITHIN_S = 10.0
+QUICKER = 10
+"""How much faster the machine's clock goes where lifetimes are learned."""
 
 
 @dataclass
@@ -246,3 +263,147 @@ def test_a_lossy_internet_loses_about_what_it_was_told_to(
         world.lab.lose(0)
         assert 100 < got < 180
         assert arrives(inside, server.getsockname(), server)
+
+
+@asynccontextmanager
+async def stun_server(*hosts: Host) -> AsyncIterator[Address]:
+    """The product's STUN server, in one process with the IPs of all `hosts`. Yields its first address."""
+    groups = [[udp(host, port) for host in hosts] for port in STUN_PORTS]
+    for each in itertools.chain(*groups):
+        each.setblocking(False)
+    generous = SourceBuckets(Rate(1000.0, 1000.0))
+    server = StunServer(groups[0], generous, clock.now, groups[1], [host.ip for host in hosts])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        yield Address(hosts[0].ip, STUN_PORTS[0])
+        nursery.cancel_scope.cancel()
+    for each in itertools.chain(*groups):
+        each.close()
+
+
+class Asker:
+    """The product's own look at its NAT, from three sockets on a host."""
+
+    def __init__(self, host: Host, servers: Sequence[Address], speed: float = 1.0) -> None:
+        self.reflexive = Reflexive(os.urandom, interval_s=20.0)
+        self.sent = 0
+        self._speed = speed
+        self._sockets = [udp(host) for _ in range(3)]
+        self.reflexive.handle_hosts((host.ip,))
+        self.reflexive.handle_servers(servers, self.now())
+
+    def now(self) -> float:
+        return clock.now() * self._speed
+
+    async def run_until(self, is_over: Callable[[], bool], within_s: float) -> None:
+        """Drives the machine; a test fails where it isn't over in time."""
+        with trio.fail_after(within_s):
+            async with trio.open_nursery() as nursery:
+                for via, each in enumerate(self._sockets):
+                    each.setblocking(False)
+                    nursery.start_soon(self._listen, via, each)
+                while not is_over():
+                    self.reflexive.handle_timeout(self.now())
+                    self._send()
+                    await trio.sleep(0.005)
+                nursery.cancel_scope.cancel()
+
+    def close(self) -> None:
+        for each in self._sockets:
+            each.close()
+
+    async def _listen(self, via: int, udp: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(udp)
+            payload, (ip, port) = udp.recvfrom(2048)
+            with suppress(DecodeError):
+                self.reflexive.handle_datagram_untrusted(Address(ip, port, via=via), payload, self.now())
+            self._send()
+
+    def _send(self) -> None:
+        for transmit in drain(self.reflexive.poll_transmit):
+            self.sent += 1
+            self._sockets[transmit.to.via].sendto(transmit.payload, (transmit.to.ip, transmit.to.port))
+
+
+async def look(host: Host, server: Address) -> wire.NatBehaviour:
+    asker = Asker(host, [server])
+    try:
+        await asker.run_until(lambda: asker.reflexive.is_settled, SETTLED_WITHIN_S)
+    finally:
+        asker.close()
+    return asker.reflexive.nat
+
+
+MAPPINGS = {
+    Mapping.NONE: wire.Mapping.NONE,
+    Mapping.ENDPOINT_INDEPENDENT: wire.Mapping.ENDPOINT_INDEPENDENT,
+    Mapping.ENDPOINT_DEPENDENT: wire.Mapping.ADDRESS_AND_PORT_DEPENDENT,
+}
+FILTERINGS = {
+    Filtering.NONE: wire.Filtering.ENDPOINT_INDEPENDENT,
+    Filtering.ENDPOINT_INDEPENDENT: wire.Filtering.ENDPOINT_INDEPENDENT,
+    Filtering.ADDRESS_DEPENDENT: wire.Filtering.ADDRESS_DEPENDENT,
+    Filtering.ADDRESS_AND_PORT_DEPENDENT: wire.Filtering.ADDRESS_AND_PORT_DEPENDENT,
+}
+
+
+@pytest.mark.parametrize("kind", UDP_KINDS, ids=lambda kind: kind.name)
+async def test_the_product_finds_out_what_the_kind_does(world: World, kind: Nat, figure: Callable[[str], None]) -> None:
+    began = clock.now()
+    async with stun_server(*world.servers) as server:
+        found = await look(world.insides[kind], server)
+    stride = 1 if kind is Nat.SEQUENTIAL else 0
+    assert found == wire.NatBehaviour(MAPPINGS[kind.mapping], FILTERINGS[kind.filtering], stride)
+    figure(f"{kind.label}: NAT behaviour known after {clock.now() - began:.2f} s")
+
+
+@pytest.mark.parametrize("kind", UDP_KINDS, ids=lambda kind: kind.name)
+async def test_a_server_with_one_ip_shows_all_but_the_widest_filter(world: World, kind: Nat) -> None:
+    """Which it calls by the next worse name."""
+    async with stun_server(world.servers[0]) as server:
+        found = await look(world.insides[kind], server)
+    expected = FILTERINGS[kind.filtering]
+    if expected is wire.Filtering.ENDPOINT_INDEPENDENT:
+        expected = wire.Filtering.ADDRESS_DEPENDENT
+    stride = 1 if kind is Nat.SEQUENTIAL else 0
+    assert found == wire.NatBehaviour(MAPPINGS[kind.mapping], expected, stride)
+
+
+@pytest.mark.parametrize("kind", [Nat.UDP_BLOCKED, Nat.WEB_ONLY], ids=lambda kind: kind.name)
+async def test_the_product_sees_that_udp_is_not_carried(world: World, kind: Nat) -> None:
+    async with stun_server(*world.servers) as server:
+        found = await look(world.insides[kind], server)
+    assert found == wire.NatBehaviour(carries_udp=False)
+
+
+async def test_a_tenth_of_loss_hides_no_kind(world: World) -> None:
+    world.lab.lose(100)
+    try:
+        async with stun_server(*world.servers) as server:
+            found = await look(world.insides[Nat.ADDRESS_RESTRICTED], server)
+    finally:
+        world.lab.lose(0)
+    assert found.mapping is wire.Mapping.ENDPOINT_INDEPENDENT
+    assert found.filtering is wire.Filtering.ADDRESS_DEPENDENT
+
+
+@pytest.mark.parametrize("kind", [Nat.PORT_RESTRICTED, Nat.SYMMETRIC, Nat.FULL_CONE], ids=lambda kind: kind.name)
+async def test_the_product_learns_how_long_an_idle_mapping_lives(world: World, kind: Nat) -> None:
+    """Mappings live 3 s, and the machine's clock goes ten times as fast: 25 s are found, 45 s are too long."""
+    site = world.lab.site(f"idle-{kind.name[:4].lower()}", kind)
+    site.shorten_mappings(30 // QUICKER)
+    async with stun_server(*world.servers) as server:
+        asker = Asker(site.host(f"in-{site.name}"), [server], speed=QUICKER)
+        lengths: list[float | None] = []
+
+        def has_rested() -> bool:
+            lengths.append(asker.reflexive.lifetime_s)
+            return asker.reflexive._lifetime._at is not None and asker.reflexive._lifetime._at > asker.now() + 1000.0
+
+        try:
+            await asker.run_until(has_rested, 40.0)
+        finally:
+            asker.close()
+    assert asker.reflexive.lifetime_s == 25.0
+    assert None in lengths
