@@ -20,6 +20,7 @@ from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
 from fabric.errors import AuthenticationError, DecodeError
 from fabric.shell.log import Log
 from fabric.shell.papers import split_host
+from fabric.shell.proxy import DIRECT, Outlet
 from fabric.wire.rendezvous import MAX_MESSAGE_BYTES, ToEndpoint, ToService, decode_to_endpoint, encode_message
 
 CHANNEL_PATH = "/v1/channel"
@@ -65,6 +66,28 @@ class Patience:
     silence_s: float
 
 
+class Rota:
+    """The addresses of the service, each once; the links that share them are never at one address at a time."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = tuple(dict.fromkeys(addresses))
+        self._taken: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def take(self, tried: Collection[str]) -> str | None:
+        """Returns the first address that nobody is at and that is not in `tried`; None where there is none left."""
+        for address in self._addresses:
+            if address not in self._taken and address not in tried:
+                self._taken.add(address)
+                return address
+        return None
+
+    def give_back(self, address: str) -> None:
+        self._taken.remove(address)
+
+
 class ServiceLink:
     """`check` proves a TLS certificate (DER) for a host beyond what TLS does, or raises `CertificateError`.
 
@@ -73,19 +96,21 @@ class ServiceLink:
 
     def __init__(
         self,
-        addresses: Sequence[str],
+        addresses: Sequence[str] | Rota,
         context: ssl.SSLContext,
         check: Callable[[bytes, str], object],
         user: ChannelUser,
         patience: Patience,
         jitter: Callable[[], float],
+        outlet: Outlet = DIRECT,
     ) -> None:
-        self._addresses = tuple(addresses)
+        self._rota = addresses if isinstance(addresses, Rota) else Rota(addresses)
         self._context = context
         self._check = check
         self._user = user
         self._patience = patience
         self._jitter = jitter
+        self._outlet = outlet
         self._outbox: trio.MemorySendChannel[ToService] | None = None
         self._local_ip = ""
         self._scope = trio.CancelScope()
@@ -133,10 +158,13 @@ class ServiceLink:
     async def run(self) -> None:
         """Keeps the channel open for ever."""
         while True:
-            for address in self._addresses:
+            tried: set[str] = set()
+            while (address := self._rota.take(tried)) is not None:
+                tried.add(address)
                 self._scope = trio.CancelScope()
                 with self._scope:
                     await self._try(address)
+                self._rota.give_back(address)
             await self._rest()
 
     async def _rest(self) -> None:
@@ -150,7 +178,7 @@ class ServiceLink:
         try:
             await self._serve(address)
         except* _EXPECTED as errors:
-            self.why = f"{address}: {_said(_first(errors))}"
+            self.why = f"{address}: {said(first_of(errors))}"
             _log.debug("no channel to the service", address=address, why=self.why)
         finally:
             self._lose()
@@ -182,10 +210,11 @@ class ServiceLink:
                 await self._talk(nursery, socket, certificate)
             finally:
                 nursery.cancel_scope.cancel()
-                await trio.aclose_forcefully(tls)
+                with trio.CancelScope(shield=True):  # else the reason for the loss would be lost in a cancellation
+                    await trio.aclose_forcefully(tls)
 
     async def _connect(self, host: str, port: int) -> trio.SSLStream[trio.SocketStream]:
-        tcp = await trio.open_tcp_stream(host, port)
+        tcp = await self._outlet.connect(host, port)
         self._local_ip = str(tcp.socket.getsockname()[0])
         tls = trio.SSLStream(tcp, self._context, server_hostname=host, https_compatible=True)
         try:
@@ -232,13 +261,15 @@ async def _write(socket: WebSocketConnection, waiting: trio.MemoryReceiveChannel
         await socket.send_message(encode_message(message))
 
 
-def _first(error: BaseException) -> Exception:
+def first_of(error: BaseException) -> Exception:
+    """Returns the first of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error if isinstance(error, Exception) else Exception(str(error))
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """Returns what kept a connection from being, for a person."""
     match error:
         case trio.TooSlowError():
             return "no answer"
@@ -247,7 +278,7 @@ def _said(error: Exception) -> str:
         case trio.BrokenResourceError() if error.__cause__ is not None:
             return str(error.__cause__)
         case OSError(__cause__=BaseException() as cause):  # of the attempts at every address of a name, the first
-            return _said(_first(cause))
+            return said(first_of(cause))
         case OSError(errno=int(code)) if code in errno.errorcode and not isinstance(error, ssl.SSLError):
             return os.strerror(code)
         case _:
