@@ -46,6 +46,12 @@ def world(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
+def relayed_world(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The same with four relays."""
+    return watched(World(seed, relays=4), monkeypatch)
+
+
+@pytest.fixture
 def hostile_world(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world whose discovery service does what a test tells it to."""
     return watched(World(seed, is_hostile=True), monkeypatch)

@@ -176,14 +176,13 @@ class Connection:
 
     def _send_syn(self) -> None:
         """Again and again until somebody answers, or patience ends."""
-        self._alarm = None
+        self._cancel()
         if self.state not in (State.SYN_SENT, State.SYN_RECEIVED):
             return
         if self._schedule.now >= self._gives_up:
             self._fail("timed out")
             return
         self._send(Segment(syn=True, ack=0 if self.state is State.SYN_RECEIVED else None))
-        self._cancel()
         wait_s = min(self._timeout_s, self._gives_up - self._schedule.now)
         self._timeout_s *= 2
         self._alarm = self._schedule.after(wait_s, self._send_syn)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from discovery.core.relay import Relay, RelaySettings
 from discovery.core.settings import Settings as ServiceSettings
 from fabric.core.machine import Calendar
 from fabric.core.settings import Settings
 from fabric.core.status import PathKind, PeerState
 from fabric.identity.authority import ENDPOINT_LIFE_S
+from fabric.identity.trust import Trust
 from tests.sim.discovery import Discovery, HonestDiscovery, HostileDiscovery
 from tests.sim.endpoint import EPOCH, Endpoint
 from tests.sim.introducer import Introducer
@@ -18,6 +20,7 @@ from tests.sim.network import Host, Network, Realm
 from tests.sim.office import NETWORK, Office
 from tests.sim.oracle import expected_kind
 from tests.sim.place import Access, Atlas, Place
+from tests.sim.relay_host import RelayHost
 from tests.sim.schedule import Schedule
 from tests.sim.seed import seeded_draw
 from tests.sim.site import Site
@@ -29,9 +32,12 @@ CONNECT_WITHIN_S = 10.0
 
 
 class World:
-    """Everything follows from `seed`."""
+    """Everything follows from `seed`. `relays` is how many there are, each on a host of its own, if the service is
+    honest."""
 
-    def __init__(self, seed: int, *, certificate_life_s: float = ENDPOINT_LIFE_S, is_hostile: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, certificate_life_s: float = ENDPOINT_LIFE_S, is_hostile: bool = False, relays: int = 0
+    ) -> None:
         self.chance = random.Random(seed)
         self.draw = seeded_draw(self.chance)
         self.schedule = Schedule()
@@ -42,6 +48,9 @@ class World:
         self.stun_servers = tuple(StunServer(self.network, self.atlas.public_ip()) for _ in range(2))
         self.office = Office(self.draw, self.unix, "discovery.example")
         self.office.life_s = certificate_life_s
+        self.relays = tuple(
+            RelayHost(self.network, self.schedule, self.atlas.public_ip(), self._make_relay) for _ in range(relays)
+        )
         self.discovery = self._make_discovery(certificate_life_s, is_hostile)
         self.site = Site(self.discovery.desk, self.office.tls_certificate, self.schedule)
         self.endpoints: dict[str, Endpoint] = {}
@@ -65,9 +74,15 @@ class World:
         return self.calendar.unix(self.schedule.now)
 
     def endpoint(
-        self, name: str, place: Place | Access, *, settings: Settings | None = None, clock_error_s: float = 0.0
+        self,
+        name: str,
+        place: Place | Access,
+        *,
+        settings: Settings | None = None,
+        clock_error_s: float = 0.0,
+        is_on: bool = True,
     ) -> Endpoint:
-        """Enrols an endpoint, sits it down at a place and starts its daemon."""
+        """Enrols an endpoint, sits it down at a place and starts its daemon, unless it is to be off."""
         place = self.atlas.make(place) if isinstance(place, Access) else place
         full_name = f"{name}.{NETWORK}"
         disk = self.discovery.enrol(full_name, self.draw(32), self.atlas.public_ip(), self.now)
@@ -83,7 +98,8 @@ class World:
         )
         self.endpoints[full_name] = endpoint
         endpoint.sit(place)
-        endpoint.start()
+        if is_on:
+            endpoint.start()
         return endpoint
 
     def pair(self, one: Place | Access, other: Place | Access) -> tuple[Endpoint, Endpoint]:
@@ -154,6 +170,14 @@ class World:
             self.run_for(0.1)
         return self.now - begun
 
+    def until_best(self, one: Endpoint, other: Endpoint, within_s: float) -> float:
+        """Runs until both ends are on the class of path that the oracle says is the best there is."""
+        return self.until(lambda: self.is_best(one, other), within_s)
+
+    def is_best(self, one: Endpoint, other: Endpoint) -> bool:
+        found = one.path_to(other), other.path_to(one)
+        return found == (self.expected_kind(one, other), self.expected_kind(other, one))
+
     def stays_apart(self, one: Endpoint, other: Endpoint, for_s: float) -> None:
         """Fails as soon as the two are connected."""
         met = self.schedule.run_until_true(lambda: one.path_to(other) is not None, for_s)
@@ -162,14 +186,19 @@ class World:
     def expected_kind(self, one: Endpoint, other: Endpoint) -> PathKind | None:
         assert one.place is not None
         assert other.place is not None
-        return expected_kind(one.place, other.place)
+        return expected_kind(one.place, other.place, has_relays=bool(self.relays))
 
     def _make_discovery(self, certificate_life_s: float, is_hostile: bool) -> Discovery:
         stun = self.stun_names
         if is_hostile:
             return HostileDiscovery(self.office, stun, self.calendar, self.draw)
-        settings = ServiceSettings(stun=stun, certificate_life_s=certificate_life_s)
+        places = tuple((relay.place,) for relay in self.relays)
+        settings = ServiceSettings(stun=stun, certificate_life_s=certificate_life_s, relays=places)
         return HonestDiscovery(self.office, settings, self.calendar, self.draw, self.now)
+
+    def _make_relay(self) -> Relay:
+        trust = Trust(self.office.authority.root_der, NETWORK, None)
+        return Relay(trust, NETWORK, self.draw, self.calendar, RelaySettings(), self.now)
 
     def describe(self) -> str:
         """One line for each wish that has not come true."""
