@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -316,6 +317,38 @@ async def test_coturns_server_answers_our_request(tmp_path: Path) -> None:
                     with trio.move_on_after(0.3):
                         address = await ask(udp, "127.0.0.1", port)
             assert address == Address("127.0.0.1", udp.getsockname()[1])
+        process.terminate()
+
+
+@needs("turnserver", "coturn")
+async def test_coturns_server_of_rfc_5780_fulfils_our_wishes(tmp_path: Path) -> None:
+    port, ips = free_port(), ("127.0.0.1", "127.0.0.7")
+    program = [  # -n: Debian's configuration file forbids RFC 5780
+        *("turnserver", "-n", "--stun-only", "--no-tls", "--no-dtls", "--no-cli", "--no-stdout-log", "--no-tcp"),
+        *(word for ip in ips for word in ("--listening-ip", ip)),
+        *("--relay-ip", "127.0.0.1", "--listening-port", str(port)),
+        *("--pidfile", str(tmp_path / "pid"), "--log-file", str(tmp_path / "log"), "--userdb", str(tmp_path / "db")),
+    ]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(run_quietly(program))
+        async with asker() as udp, asker() as second:
+            with trio.fail_after(PATIENCE_S):
+                while True:
+                    with trio.move_on_after(0.3):
+                        await ask(udp, ips[0], port)
+                        break
+            plain, _ = await wish(udp, ips[0], port)
+            assert isinstance(plain, BindingSuccess)
+            assert plain.other is not None
+            assert plain.other.ip == ips[1]
+            for ip, other_port in itertools.product((False, True), repeat=2):
+                _, source = await wish(udp, ips[0], port, change_ip=ip, change_port=other_port)
+                assert source == (ips[ip], plain.other.port if other_port else port)
+            await udp.sendto(binding_request(bytes(12), response_port=second.getsockname()[1]), (ips[0], port))
+            with trio.fail_after(PATIENCE_S):
+                answer, source = await second.recvfrom(2048)
+            assert source == (ips[0], port)
+            assert decode_binding_success(answer).address.port == udp.getsockname()[1]
         process.terminate()
 
 
