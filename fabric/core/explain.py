@@ -14,12 +14,16 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fabric.core.path import PUNCH_INTERVALS_S
 from fabric.core.status import Attempt, Outcome, PathKind
 from fabric.wire.address import Address, CandidateKind, Transport
 from fabric.wire.nat import UNKNOWN_NAT, Filtering, Mapping, NatBehaviour
 
 _RELAYED = (PathKind.RELAY_UDP, PathKind.RELAY_TLS)
 _BEST = (PathKind.LAN, PathKind.DIRECT_UDP)
+_FIRST_LOOK_TRIES = len(PUNCH_INTERVALS_S)
+"""One rhythm of probes. What has not answered by then is looked at again and again, which is no news to wait for."""
+
 _NARROW_IPV6 = tuple(ipaddress.ip_network(text) for text in ("fc00::/7", "fe80::/10", "::1/128"))
 """IPv6 addresses that mean nothing beyond a site: unique local (RFC 4193), link-local, loopback."""
 
@@ -30,7 +34,7 @@ class Here:
 
     `port` is the own UDP port. `has_ipv4` and `has_ipv6` say whether the host has an address of each family that the
     internet could know. `carries_tcp` is False where TCP to other ports than the service's gets no answer, None while
-    nobody has tried.
+    nobody has tried. `can_forward` is False where the router is itself behind a NAT: a port opened there opens nothing.
     """
 
     port: int
@@ -38,6 +42,7 @@ class Here:
     has_ipv4: bool = True
     has_ipv6: bool = False
     carries_tcp: bool | None = None
+    can_forward: bool = True
     is_service_up: bool = True
 
 
@@ -84,7 +89,10 @@ def ways_to_better(case: Case) -> tuple[str, ...]:
         return ()
     if _shares_no_family(case):
         return (f"use {_their_family(case)} here too",)
-    return (*(_openings(case) or ("see that no firewall on either host stops UDP",)), *_over_ipv6(case))
+    openings = _openings(case)
+    if not openings and case.here.can_forward:
+        openings = ("see that no firewall on either host stops UDP",)
+    return (*openings, *_over_ipv6(case))
 
 
 def has_wide_ipv6(ips: Iterable[str]) -> bool:
@@ -205,7 +213,7 @@ def _strangers(case: Case) -> str:
 def _changing_ports(case: Case) -> str:
     """A mapping that depends on the destination, on one side or both."""
     here, theirs, peer = case.here.nat, case.theirs, case.peer
-    if here.mapping.is_dependent and theirs.mapping.is_dependent:
+    if _do_both_ports_change(case):
         return "both NATs give every destination its own port"
     if here.mapping.is_dependent:
         return f"the NAT here gives every destination its own port{_other_side(case, theirs, f'of {peer}')}"
@@ -256,11 +264,9 @@ def _openings(case: Case) -> tuple[str, ...]:
 
 
 def _closed_sides(case: Case) -> Iterator[tuple[str, int, str]]:
-    """Yields verb, port and place of each side that does not let everybody in already."""
-    for nat, port, where in (
-        (case.here.nat, case.here.port, "this host"),
-        (case.theirs, _their_port(case), case.peer),
-    ):
+    """Yields verb, port and place of each side that does not let everybody in already, and that a person can open."""
+    own_port = case.here.port if case.here.can_forward or _both_have_ipv6(case) else 0
+    for nat, port, where in ((case.here.nat, own_port, "this host"), (case.theirs, _their_port(case), case.peer)):
         is_open = nat.filtering is Filtering.ENDPOINT_INDEPENDENT and not nat.mapping.is_dependent
         if port and (not is_open or _both_have_ipv6(case)):  # the behaviour is that of IPv4
             yield ("let" if nat.mapping in (Mapping.NONE, Mapping.UNKNOWN) else "forward"), port, where
@@ -295,19 +301,33 @@ def _better(case: Case) -> list[Attempt]:
 
 
 def _sought(case: Case) -> list[Attempt]:
-    """What is still worth waiting for: UDP that no network carries is not, but on the own LAN."""
-    barred = _is_udp_barred(case)
+    """What is still worth waiting for: its turn is to come, or it is at its first look."""
     return [
         a
         for a in _better(case)
-        if a.outcome in (Outcome.TRYING, Outcome.WAITING) and not (barred and a.kind is PathKind.DIRECT_UDP)
+        if a.outcome in (Outcome.TRYING, Outcome.WAITING) and a.tries <= _FIRST_LOOK_TRIES and not _is_vain(a, case)
     ]
 
 
+def _is_vain(attempt: Attempt, case: Case) -> bool:
+    """UDP that no network carries, and ports that mean nothing to this host: tried all the same, for what is known of
+    a NAT may be wrong. Not so on the LAN, over IPv6, at a port that a router has opened or that the peer came from."""
+    if attempt.kind is PathKind.LAN:
+        return False
+    if attempt.kind is PathKind.DIRECT_UDP and _is_udp_barred(case):
+        return True
+    is_told = attempt.candidate in (CandidateKind.HOST, CandidateKind.REFLEXIVE)
+    return is_told and not attempt.remote.is_ipv6 and _do_both_ports_change(case)
+
+
 def _is_searching(case: Case) -> bool:
-    """An address is being tried at the full rhythm, or none has had its turn; what waits behind others may wait on."""
+    """An address is being tried, or none has had its turn yet; what waits behind others may wait on."""
     sought = _sought(case)
     return case.is_guessing or _any(sought, Outcome.TRYING) or (bool(sought) and len(sought) == len(_better(case)))
+
+
+def _do_both_ports_change(case: Case) -> bool:
+    return case.here.nat.mapping.is_dependent and case.theirs.mapping.is_dependent
 
 
 def _is_udp_barred(case: Case) -> bool:

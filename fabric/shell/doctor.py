@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from fabric.core.explain import Case, Here, has_wide_ipv6, ways_to_better
+from fabric.core.mapping import Outcome
 from fabric.core.status import PathKind, PeerState, PeerStatus
 from fabric.shell.checks.discovery import check_discovery, check_dns
 from fabric.shell.checks.finding import Finding, Verdict
@@ -23,7 +24,7 @@ from fabric.shell.checks.told import check_clock, check_nat, check_port_mapping,
 from fabric.shell.checks.udp import check_ipv6, check_udp
 from fabric.shell.control_wire import CandidateReport, CheckReport, HereReport, PeerExamination, RelayReport
 from fabric.shell.report import enum_words, milliseconds, report_attempt, report_nat, report_peer
-from fabric.wire.address import Transport
+from fabric.wire.address import CandidateKind, Transport
 from fabric.wire.nat import UNKNOWN_NAT
 
 LIMIT_S = 8.0
@@ -112,6 +113,7 @@ def _case(peer: PeerStatus, network: NetworkView) -> Case:
         has_ipv4=any(":" not in ip for ip in network.ips),
         has_ipv6=has_wide_ipv6(network.ips),
         carries_tcp=network.carries_tcp,
+        can_forward=network.port_mapping is None or network.port_mapping.outcome is not Outcome.BEHIND_NAT,
         is_service_up=_is_service_up(network),
     )
     return Case(
@@ -123,7 +125,7 @@ def _case(peer: PeerStatus, network: NetworkView) -> Case:
         attempts=peer.attempts,
         guesses=peer.guesses,
         relays_granted=len(network.relays),
-        relays_bound=sum(relay.channels > 0 for relay in network.relays),
+        relays_bound=sum(attempt.candidate is CandidateKind.RELAYED for attempt in peer.attempts),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -268,6 +269,31 @@ def test_a_better_path_that_answers_or_is_looked_for_needs_nobodys_doing(kind: P
     is_under_way = outcome in (Outcome.WAITING, Outcome.TRYING, Outcome.ANSWERS)
     assert (not ways_to_better(case)) is is_under_way
     assert ("while a" in explain(case)) is is_under_way
+
+
+def test_ports_that_mean_nothing_are_not_waited_for_but_what_may_answer_is() -> None:
+    vain = attempt(outcome=Outcome.TRYING)
+    assert "both NATs" in explain(relayed(SYMMETRIC, SYMMETRIC, vain))
+    for hopeful in (
+        attempt("2001:db8::7", Outcome.TRYING),
+        attempt(outcome=Outcome.TRYING, candidate=CandidateKind.MAPPED),
+        attempt(outcome=Outcome.TRYING, candidate=CandidateKind.PEER_REFLEXIVE),
+        attempt("192.168.1.7", Outcome.TRYING, kind=PathKind.LAN),
+    ):
+        assert "being looked for" in explain(relayed(SYMMETRIC, SYMMETRIC, vain, hopeful))
+
+
+def test_a_second_look_does_not_take_back_the_reason() -> None:
+    again = replace(attempt(outcome=Outcome.TRYING), tries=40)
+    assert "no address of web-1 answers" in explain(relayed(RESTRICTED, RESTRICTED, again))
+
+
+def test_a_router_behind_another_nat_opens_nothing() -> None:
+    here = Here(PORT, SYMMETRIC, can_forward=False)
+    case = Case("web-1", here, SYMMETRIC, PathKind.RELAY_UDP, RELAY, (attempt(),))
+    assert ways_to_better(case) == ("forward UDP 5555 to web-1", "use IPv6")
+    alone = (attempt(candidate=CandidateKind.REFLEXIVE),)
+    assert ways_to_better(replace(case, attempts=alone)) == ("use IPv6",)
 
 
 def test_what_waits_behind_an_address_that_was_tried_in_vain_is_not_being_looked_for() -> None:

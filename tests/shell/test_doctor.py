@@ -11,12 +11,14 @@ from typing import Any, cast
 import pytest
 import trio
 
+from fabric.core.mapping import MappingReport
+from fabric.core.mapping import Outcome as Mapped
 from fabric.core.status import Attempt, Outcome, PathKind, PathStatus, PeerState, PeerStatus
 from fabric.shell.checks.discovery import check_discovery, check_dns
 from fabric.shell.checks.finding import Finding, Verdict
 from fabric.shell.checks.hairpin import check_hairpin
 from fabric.shell.checks.mtu import MAX_MTU, check_mtu, measure
-from fabric.shell.checks.network import NetworkView, PortMappingView, RelayView, ServiceLinkView
+from fabric.shell.checks.network import NetworkView, RelayView, ServiceLinkView
 from fabric.shell.checks.relay import check_relays
 from fabric.shell.checks.tcp import check_tcp
 from fabric.shell.checks.told import check_clock, check_nat, check_port_mapping, check_proxy
@@ -29,6 +31,7 @@ from fabric.shell.questions import Questions
 from fabric.shell.tls import context_under
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
 from fabric.wire.nat import Filtering, Mapping, NatBehaviour
+from fabric.wire.pcp import Protocol
 from fabric.wire.relay import Refresh, Refreshed, decode_relay_message, encode_relay_message
 from fabric.wire.rendezvous import RelayPlace
 from fabric.wire.stun import answer_binding, binding_request
@@ -315,13 +318,20 @@ def test_a_proxy_is_shown_without_what_opens_it(url: str, shown: str) -> None:
 
 def test_a_port_mapping_is_granted_needless_or_missed() -> None:
     outside = Address("203.0.113.5", 41641)
-    granted = replace(NETWORK, port_mapping=PortMappingView("PCP", outside))
-    assert check_port_mapping(granted).figures == {"by": "PCP", "outside": "203.0.113.5:41641"}
-    assert check_port_mapping(replace(NETWORK, nat=NO_NAT)).text == "not needed without a NAT"
+    granted = MappingReport(Mapped.MAPPED, Protocol.PCP, (outside,), "192.168.1.1 maps a port by PCP")
+    finding = check_port_mapping(replace(NETWORK, port_mapping=granted))
+    assert (finding.verdict, finding.text) == (Verdict.OK, granted.words)
+    assert finding.figures == {"outcome": "mapped", "by": "PCP", "outside": "203.0.113.5:41641"}
+    missed = MappingReport(Mapped.SILENT, None, (), "192.168.1.1 does not answer")
+    assert check_port_mapping(replace(NETWORK, port_mapping=missed)).verdict is Verdict.LIMITED
+    assert check_port_mapping(replace(NETWORK, port_mapping=missed, nat=NO_NAT)).text == "not needed without a NAT"
     assert check_port_mapping(NETWORK).verdict is Verdict.UNKNOWN
-    missed = check_port_mapping(replace(NETWORK, port_mapping=PortMappingView()))
-    assert missed.verdict is Verdict.LIMITED
-    assert "PCP, NAT-PMP or UPnP" in missed.text
+
+
+def test_no_port_of_a_router_behind_another_nat_is_to_be_forwarded() -> None:
+    hidden = MappingReport(Mapped.BEHIND_NAT, Protocol.PCP, (), "192.168.1.1 is itself behind a NAT")
+    found = fixes(BOB, replace(NETWORK, nat=SYMMETRIC, port_mapping=hidden))
+    assert found == ("forward UDP 41641 to bob.home", "use IPv6")
 
 
 # the whole examination

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fabric.core.mapping import MappingReport
 from fabric.shell.links import Interface
 from fabric.wire.address import Address, Candidate, Transport
 from fabric.wire.nat import UNKNOWN_NAT, NatBehaviour
@@ -31,15 +32,6 @@ class RelayView:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PortMappingView:
-    """What asking the router for a port has come to: `by` names who granted `outside`; or `why` it did not."""
-
-    by: str = ""
-    outside: Address | None = None
-    why: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkView:
     """`interfaces` are the own addresses, the overlay's not among them; `candidates` what offers tell of them.
@@ -58,7 +50,7 @@ class NetworkView:
     nat: NatBehaviour = UNKNOWN_NAT
     lifetime_s: float | None = None
     carries_tcp: bool | None = None
-    port_mapping: PortMappingView | None = None
+    port_mapping: MappingReport | None = None
     services: tuple[ServiceLinkView, ...] = ()
     relays: tuple[RelayView, ...] = ()
     stun: tuple[Address, ...] = ()

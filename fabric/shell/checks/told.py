@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from fabric.core.mapping import Outcome
 from fabric.shell.checks.finding import Finding, Scalar, Verdict
 from fabric.shell.checks.network import NetworkView
 from fabric.shell.report import enum_words
@@ -51,16 +52,20 @@ def check_nat(network: NetworkView) -> Finding:
 
 
 def check_port_mapping(network: NetworkView) -> Finding:
-    mapping = network.port_mapping
-    if mapping is not None and mapping.outside is not None:
-        figures: dict[str, Scalar] = {"by": mapping.by, "outside": str(mapping.outside)}
-        return Finding(Verdict.OK, f"the router has opened {mapping.outside} for this host by {mapping.by}", figures)
-    if network.nat.mapping is Mapping.NONE:
-        return Finding(Verdict.OK, "not needed without a NAT")
-    if mapping is None:
+    report = network.port_mapping
+    if report is None:
         return Finding(Verdict.UNKNOWN, "the router was not asked")
-    why = mapping.why or "no router here answers to PCP, NAT-PMP or UPnP"
-    return Finding(Verdict.LIMITED, why, {"why": why})
+    figures: dict[str, Scalar] = {
+        "outcome": report.outcome.value,
+        "by": report.protocol.value if report.protocol else None,
+        "outside": ", ".join(map(str, report.addresses)),
+    }
+    if report.outcome is Outcome.MAPPED:
+        return Finding(Verdict.OK, report.words, figures)
+    if network.nat.mapping is Mapping.NONE:
+        return Finding(Verdict.OK, "not needed without a NAT", figures)
+    verdict = Verdict.UNKNOWN if report.outcome is Outcome.ASKING else Verdict.LIMITED
+    return Finding(verdict, report.words, figures)
 
 
 def check_proxy(network: NetworkView) -> Finding:
