@@ -12,7 +12,7 @@ relays over TLS never stop it: what finds no room there is dropped, for it would
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import trio
@@ -22,7 +22,7 @@ from fabric.dataplane.contract import Control, Drop, Traffic
 from fabric.shell.clock import now
 from fabric.shell.tap import BATCH, Tap
 from fabric.shell.udp import Reader
-from fabric.wire.address import Target
+from fabric.wire.address import Address, Target, Transport
 
 OnLeftover = Callable[[Sequence[tuple[bytes, Target]]], None]
 OnReports = Callable[[Sequence[Traffic], Sequence[Control]], None]
@@ -74,6 +74,8 @@ class Ways(Protocol):
     def send_batch(self, batch: Sequence[tuple[bytes, Target]], start: int = 0) -> int: ...
 
     async def wait_writable(self, target: Target) -> None: ...
+
+    def vouch(self, sources: Collection[Address]) -> None: ...
 
     @property
     def has_too_long(self) -> bool: ...
@@ -204,10 +206,18 @@ class Pump:
             self._on_too_long(self._ways.take_too_long())
         traffic = self._lane.take_traffic()
         if traffic or controls:
+            self._vouch(traffic, controls)
             self._on_reports(traffic, controls)
             self.flush()
         else:
             self._settle_drops()
+
+    def _vouch(self, traffic: Sequence[Traffic], controls: Sequence[Control]) -> None:
+        """A record that opened shows who speaks on a connection, before core answers on it."""
+        sources = [*(report.source for report in traffic), *(control.source for control in controls)]
+        connections = {source for source in sources if source is not None and source.transport is Transport.TCP}
+        if connections:
+            self._ways.vouch(connections)
 
     def _settle_drops(self) -> None:
         for drops in (self._ways.drops, self._tap.drops):

@@ -10,8 +10,10 @@ import trio
 import trio.testing
 
 from fabric.dataplane.contract import Control, Drop, Traffic
+from fabric.shell.carriers import Carriers
 from fabric.shell.pump import Pump
 from fabric.shell.tap import Tap
+from fabric.shell.tcp import TcpLinks
 from fabric.shell.udp import UdpSockets, open_udp_sockets
 from fabric.wire.address import Address, Target, Transport
 from fabric.wire.relay import wrap_relayed
@@ -28,14 +30,31 @@ class Machine:
         near.setblocking(False)
         self.tap = Tap(near.detach(), "pair")
         self.udp = udp or open_udp_sockets()
+        self.tcp = TcpLinks(self.udp.port, self.udp.drops)
         end.underlay = Address("127.0.0.1", self.udp.port)
         self.leftovers: list[tuple[bytes, Target]] = []
         self.told: list[Traffic | Control] = []
         self.too_long: list[Target] = []
-        self.pump = Pump(end.lane, self.tap, self.udp, self.leftovers.extend, self.handle_reports, self.too_long.extend)
+        ways = Carriers(self.udp, self.tcp)
+        self.pump = Pump(end.lane, self.tap, ways, self.leftovers.extend, self.handle_reports, self.too_long.extend)
+
+        self.links: list[Address] = []
+        self.tcp.attach(self, self.pump.receive)
 
     def handle_reports(self, traffic: Sequence[Traffic], controls: Sequence[Control]) -> None:
         self.told += [*traffic, *controls]
+
+    def handle_link(self, link: Address, asked: Address | None) -> None:
+        self.links.append(link)
+
+    def handle_link_lost(self, link: Address, why: str) -> None:
+        self.links.remove(link)
+
+    def handle_connect_failed(self, to: Address, why: str) -> None:
+        raise AssertionError(why)
+
+    def handle_tcp_reflexive(self, addresses: Sequence[Address]) -> None:
+        raise AssertionError(addresses)
 
     async def take(self, count: int) -> list[bytes]:
         frames: list[bytes] = []
@@ -170,6 +189,45 @@ async def test_frames_cross_by_a_relay_that_wraps_them_anew(
         (report,) = bob.told
         assert isinstance(report, Traffic)
         assert report.source == Address(at.ip, at.port, Transport.RELAY_UDP, 9)
+    nursery.cancel_scope.cancel()
+
+
+async def test_frames_cross_by_a_tcp_connection_once_the_accepting_end_knows_who_speaks(
+    machines: tuple[Machine, Machine], nursery: trio.Nursery
+) -> None:
+    ann, bob = machines
+    for each in machines:
+        await nursery.start(each.tcp.run)
+        await nursery.start(each.pump.run)
+    bob.tcp.listen(wanted=True)
+    await trio.testing.wait_all_tasks_blocked()
+    ann.tcp.connect(Address("127.0.0.1", bob.udp.port, Transport.TCP))
+    with trio.fail_after(10):
+        while not (ann.links and bob.links):
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    ann.end.lane.steer(bob.end.name, ann.links[0], 16_384)
+    bob.end.lane.steer(ann.end.name, bob.links[0], 1472)
+    back = [ipv4(bob.end, ann.end, 300 + n) for n in range(50)]
+    bob.host.send(back[0])
+    with trio.fail_after(10):
+        while not bob.udp.drops and not bob.end.lane.drops():
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    there = [ipv4(ann.end, bob.end, 300 + n) for n in range(50)]
+    for frame in there:
+        ann.host.send(frame)
+        await trio.lowlevel.checkpoint()
+    assert await bob.take(50) == there
+    index = next(iter(ann.end.lane._sessions))
+    ann.end.lane.send_control(index, b"hello", ann.links[0])
+    ann.pump.flush()
+    with trio.fail_after(10):
+        while not any(isinstance(report, Control) for report in bob.told):
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    assert bob.end.lane.drops() == {Drop.NO_PATH: 1}
+    for frame in back:
+        bob.host.send(frame)
+        await trio.lowlevel.checkpoint()
+    assert await ann.take(50) == back
     nursery.cancel_scope.cancel()
 
 
