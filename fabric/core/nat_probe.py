@@ -112,7 +112,7 @@ class NatProbe:
         if query.seen is None:
             return
         if query is self._refreshing:
-            self._newest = (now, query.seen.port)
+            self._handle_refreshed(query.to, query.seen.port, now)
         elif query in self._asked:
             self._note(query.to, query.seen.port, len(self._servers) + self._asked.index(query), now)
 
@@ -206,6 +206,13 @@ class NatProbe:
             self._filter = FilteringTest(replace(server, via=FILTERING_SOCKET), wanted_from, self._draw, now)
         self._touched[server] = now
 
+    def _handle_refreshed(self, to: Address, port: int, now: Instant) -> None:
+        """Of the sockets that stay, the port of last time is that of an old mapping."""
+        if self._ports.get(to) != port:
+            self._newest = (now, port)
+        if to.via in (FILTERING_SOCKET, SPARE_SOCKET):
+            self._ports[to] = port
+
     def _note(self, to: Address, port: int, order: int, now: Instant) -> None:
         """A port that is not the one of last time belongs to a mapping that is new."""
         if self._ports.get(to) == port:
@@ -249,12 +256,21 @@ def mapping_of(seen: dict[Address, Address], hosts: frozenset[str]) -> Mapping:
 def stride_of(ports: Sequence[int]) -> int:
     """Returns the distance between the outside ports of mappings made in a row, 0 where it is not regular.
 
-    Others behind the same NAT make mappings too, so the distance seen most often counts, of two the shorter.
+    Only the longest run of short steps one way counts: before it a mapping may be an old one, and after the last port
+    comes the first. Others behind the same NAT make mappings too, so of the run the step seen most often is returned,
+    of two the shorter.
     """
     steps = [later - earlier for earlier, later in pairwise(ports) if later != earlier]
-    if len(steps) < STEPS_TO_TRUST or any(abs(step) > MAX_STEP or step * steps[0] < 0 for step in steps):
+    runs: list[list[int]] = [[]]
+    for step in steps:
+        if abs(step) > MAX_STEP or (runs[-1] and step * runs[-1][0] < 0):
+            runs.append([])
+        if abs(step) <= MAX_STEP:
+            runs[-1].append(step)
+    longest = max(runs, key=len)
+    if len(longest) < STEPS_TO_TRUST:
         return 0
-    times = Counter(steps)
+    times = Counter(longest)
     return min(times, key=lambda step: (-times[step], abs(step)))
 
 

@@ -116,7 +116,7 @@ class Reflexive:
     def handle_servers(self, servers: Sequence[Address], now: Instant) -> None:
         before = set(self._queries)
         self._queries = {s: self._queries.get(s) or _Query(s, now) for s in servers[:MAX_SERVERS]}
-        if set(self._queries) - before:
+        if set(self._queries) != before:
             self.doubt(now)
             self._begin_look(now)
         if not before:
@@ -206,6 +206,8 @@ class Reflexive:
             servers = [server for server in self._queries if self._probe_of(server) is probe]
             if servers:
                 probe.look(servers, now)
+            else:
+                probe.forget()
 
     def _handle_seen(self, query: _Query, payload: bytes, now: Instant) -> bool:
         success = decode_binding_success(payload)

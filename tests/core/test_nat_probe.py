@@ -106,6 +106,10 @@ def test_a_new_mapping_is_asked_for_right_before_guessing() -> None:
     bench.reflexive.refresh(bench.now, via=16)
     bench.run(bench.now + 3 * DELAY_S)
     assert bench.reflexive.port_now(bench.now) == bench.nat.next_port
+    newest = bench.nat.next_port
+    bench.reflexive.refresh(bench.now)  # from a socket that has a mapping
+    bench.run(bench.now + 3 * DELAY_S)
+    assert bench.reflexive.port_now(bench.now) == newest
     bench.run(bench.now + 100)
     assert bench.reflexive.port_now(bench.now) is None
 
@@ -121,6 +125,9 @@ def test_a_new_mapping_is_asked_for_right_before_guessing() -> None:
         ([100, 101, 102, 203], 0),
         ([100, 100, 101, 101, 102, 103], 1),
         ([65_534, 65_535, 1024, 1025], 0),
+        ([65_534, 65_535, 1024, 1025, 1026, 1027], 1),
+        ([40_000, 100, 101, 103, 104], 1),
+        ([40_000, 100, 101, 103, 102], 0),
         ([], 0),
     ],
 )
@@ -201,6 +208,17 @@ def test_the_same_socket_is_not_used_on_another_server_whose_filter_it_opened() 
     bench.reflexive.handle_servers((Address(SERVER_IPS[1], 3478),), bench.now)
     bench.settle()
     assert bench.reflexive.nat.filtering is Filtering.ADDRESS_DEPENDENT
+
+
+def test_servers_that_are_no_longer_named_are_no_longer_asked() -> None:
+    bench = Bench(FakeNat(SYMMETRIC, STRICT, 1)).start()
+    bench.settle()
+    bench.reflexive.handle_servers((), bench.now)
+    assert bench.reflexive.nat == UNKNOWN_NAT
+    assert bench.reflexive.is_settled
+    sent = bench.sent
+    bench.run(1000.0)
+    assert bench.sent == sent
 
 
 def test_ipv6_is_told_apart() -> None:
