@@ -180,7 +180,7 @@ def test_a_gateway_that_restarts_is_noticed_by_its_news(home: Home, protocol: Pr
         hears_from_afar(home, running.addresses)
 
 
-def test_a_gateway_that_restarts_without_a_word_is_noticed_by_the_next_renewal(home: Home) -> None:
+def test_a_restart_of_which_nothing_is_heard_is_noticed_by_the_next_renewal(home: Home) -> None:
     with home.gateway(**ONLY[Protocol.UPNP]) as gateway, Running(home.alice, lifetime_s=10) as running:
         until(lambda: running.addresses == home.both)
         gateway.restart()
@@ -224,8 +224,9 @@ def test_a_gateway_that_learns_to_speak_is_asked_again_when_told_to_look(home: H
 
 
 def test_a_refusal_names_its_reason(home: Home) -> None:
-    with home.gateway(more="deny 0-65535 0.0.0.0/0 0-65535") as gateway, Running(home.alice) as running:
-        until(lambda: running.outcome[0] is Outcome.REFUSED)
+    forbidden = {**ONLY[Protocol.UPNP], "more": "deny 0-65535 0.0.0.0/0 0-65535"}
+    with home.gateway(**forbidden) as gateway, Running(home.alice) as running:
+        until(lambda: running.outcome == (Outcome.REFUSED, Protocol.UPNP))
         assert running.mapper is not None
         assert "refuses" in running.mapper.report.words
         assert gateway.mapped() == set()

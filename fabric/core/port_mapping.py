@@ -78,6 +78,9 @@ REFUSED_LEAST_S, REFUSED_MOST_S = 30.0, 1800.0
 NEWS_DELAY_S = 5.0
 """RFC 6887 section 14.1.3: not all hosts of a LAN at once, after a gateway has told all of them of its restart."""
 
+NEWS_INTERVAL_S = 10.0
+"""News that can't be compared make us ask so often at most: anybody on the LAN can forge them."""
+
 DOUBT_LEAST_S = 5.0
 """A mapping that was confirmed so lately is not doubted again."""
 
@@ -156,6 +159,7 @@ class PortMapping:
         self._upnp_tries = 0
         self._timers: Timers[_Timer] = Timers()
         self._close_tries = 0
+        self._deaf_until: Instant = 0.0
         self._told: tuple[Address, ...] = ()
         self._events: deque[MappingEvent] = deque()
         self._transmits: deque[Transmit] = deque()
@@ -259,12 +263,8 @@ class PortMapping:
         if self._phase is _Phase.RESTING:
             self._round = _Round()
             self._start_round(now)
-        elif self._protocol is Protocol.UPNP:
-            self._timers.set(_Timer.ASK_UPNP, now)
-        elif self._phase is _Phase.HOLDING:
-            for wish in self._wishes.values():
-                if wish.stands and now - wish.confirmed_at >= DOUBT_LEAST_S:
-                    self._restore(now)
+        elif any(now - wish.confirmed_at >= DOUBT_LEAST_S for wish in self._wishes.values()):
+            self._doubt(now)
 
     def close(self, now: Instant) -> None:
         """Gives back what is mapped. Goes on for a second or so, see `is_closed`."""
@@ -524,19 +524,32 @@ class PortMapping:
     # -- a gateway that has restarted ---------------------------------------------------------------------------
 
     def _handle_news(self, protocol: Protocol, epoch_s: int, now: Instant) -> None:
-        """An announcement to the whole LAN. Whoever rests learns that there is somebody to ask."""
+        """An announcement to the whole LAN. Whoever rests learns that there is somebody to ask. The clock of another
+        language than the one that is spoken can't be compared, so such news are a reason to ask, now and then."""
+        at = now + self._chance() * NEWS_DELAY_S
         if self._phase is _Phase.RESTING:
-            self._timers.set(_Timer.STEP, now + self._chance() * NEWS_DELAY_S)
+            self._timers.set(_Timer.STEP, at)
         elif self._phase is _Phase.HOLDING and self._protocol is protocol:
-            known = self._epoch
-            self._epoch = Epoch(epoch_s, now)
+            known, self._epoch = self._epoch, Epoch(epoch_s, now)
             if known is None or known.has_restarted(protocol, epoch_s, now):
-                self._restore(now + self._chance() * NEWS_DELAY_S)
+                self._restore(at)
+        elif self._phase is _Phase.HOLDING and now >= self._deaf_until:
+            self._deaf_until = now + NEWS_INTERVAL_S
+            self._doubt(at)
 
     def _note_epoch(self, protocol: Protocol, epoch_s: int, now: Instant) -> None:
         known, self._epoch = self._epoch, Epoch(epoch_s, now)
-        if self._phase is _Phase.HOLDING and known is not None and known.has_restarted(protocol, epoch_s, now):
+        is_restoring = not any(wish.is_settled for wish in self._wishes.values())
+        if self._phase is not _Phase.HOLDING or known is None or is_restoring:
+            return
+        if known.has_restarted(protocol, epoch_s, now):
             self._restore(now)
+
+    def _doubt(self, at: Instant) -> None:
+        if self._protocol is Protocol.UPNP:
+            self._timers.set(_Timer.ASK_UPNP, at)
+        elif self._phase is _Phase.HOLDING:
+            self._restore(at)
 
     def _restore(self, at: Instant) -> None:
         """Asks for everything again at that time. What was told stays told: mostly it comes back as it was."""

@@ -304,6 +304,18 @@ def test_news_of_a_gateway_that_has_not_restarted_change_nothing() -> None:
     assert len(house.sent) == count
 
 
+def test_news_in_another_language_make_one_ask_now_and_then() -> None:
+    house = House(Gateway(Protocol.NAT_PMP)).start().run(500)
+    house.gateway.restart(house.now)
+    count = len(house.sent)
+    for _ in range(10):
+        house.machine.handle_datagram_untrusted(DOOR, news(0, 2), house.now)
+        house.run(0.1)
+    house.run(5)
+    assert set(house.gateway.table) == {Transport.UDP, Transport.TCP}
+    assert len(house.sent) == count + 4
+
+
 def test_a_lost_answer_after_a_restart_is_asked_for_again_in_seconds() -> None:
     house = House().start().run(500)
     house.gateway.restart(house.now)
