@@ -84,6 +84,37 @@ async def tls_server(context: ssl.SSLContext | None) -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def http_proxy(leads_to: int | None) -> AsyncIterator[int]:
+    """A proxy whose every tunnel ends at the port `leads_to` of the loopback, or that refuses them; yields its port."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += bytes(await stream.receive_some())
+            if leads_to is None:
+                await stream.send_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+                return
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+            async with await trio.open_tcp_stream("127.0.0.1", leads_to) as host, trio.open_nursery() as nursery:
+                nursery.start_soon(_carry, stream, host)
+                nursery.start_soon(_carry, host, stream)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def _carry(source: trio.SocketStream, to: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async for data in source:
+            await to.send_all(data)
+        await to.send_eof()
+
+
 def closed_port() -> int:
     """Returns a port of the loopback where nobody listens."""
     with socket.socket() as tcp:

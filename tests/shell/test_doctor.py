@@ -27,6 +27,7 @@ from fabric.shell.control_wire import AskDoctor, EndpointReport, Examined, PeerE
 from fabric.shell.doctor import LIMIT_S, Doctor, _confirmed_mtu, _found, fixes
 from fabric.shell.endpoint import no_such_peer
 from fabric.shell.exit_code import CommandError, ExitCode
+from fabric.shell.proxy import HttpProxy, Outlet, outlet_of
 from fabric.shell.questions import Questions
 from fabric.shell.tls import context_under
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
@@ -36,7 +37,7 @@ from fabric.wire.relay import Refresh, Refreshed, decode_relay_message, encode_r
 from fabric.wire.rendezvous import RelayPlace
 from fabric.wire.stun import answer_binding, binding_request
 from tests.shell.homestead import found, service_context
-from tests.shell.outskirts import closed_port, stun_behind_nat, tls_server, udp_server
+from tests.shell.outskirts import closed_port, http_proxy, stun_behind_nat, tls_server, udp_server
 
 NETWORK = NetworkView(port=41641, interfaces=(ip_interface("192.168.1.2/24"),))
 SYMMETRIC = NatBehaviour(Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT, 2)
@@ -175,11 +176,32 @@ async def test_a_service_under_another_authority_is_told_as_such(tmp_path: Path)
     assert "intercept" in finding.text
 
 
-async def test_a_service_that_the_daemon_reaches_by_a_proxy_only_is_no_failure() -> None:
+async def test_a_service_behind_a_proxy_is_timed_through_it(tmp_path: Path) -> None:
+    homestead = found(tmp_path)
+    context, _ = service_context(homestead, "service.invalid")
+    async with tls_server(context) as port, http_proxy(port) as proxy:
+        outlet = Outlet(HttpProxy("127.0.0.1", proxy))
+        network = replace(NETWORK, services=(ServiceLinkView("service.invalid:443", True),), outlet=outlet)
+        finding = await check_discovery(network, context_under(homestead.authority.root_der))
+        assert "not needed" in (await check_dns(network)).text  # the proxy looks the name up
+    assert finding.verdict is Verdict.OK
+    assert "in use" in finding.text
+
+
+async def test_a_service_in_use_that_refuses_a_second_connection_is_no_failure() -> None:
     link = ServiceLinkView(f"127.0.0.1:{closed_port()}", True)
     finding = await check_discovery(replace(NETWORK, services=(link,)), TRUSTING)
     assert finding.verdict is Verdict.LIMITED
-    assert "not directly (connection refused), in use" in finding.text
+    assert finding.text == f"{link.address}: connection refused, in use"
+
+
+async def test_a_proxy_that_refuses_is_named(tmp_path: Path) -> None:
+    async with http_proxy(None) as proxy:
+        outlet = Outlet(HttpProxy("127.0.0.1", proxy))
+        network = replace(NETWORK, services=(ServiceLinkView("192.0.2.1:443", False),), outlet=outlet)
+        finding = await check_discovery(network, TRUSTING)
+    assert finding.verdict is Verdict.FAILED
+    assert f"127.0.0.1:{proxy}" in finding.text
 
 
 async def test_names_that_are_looked_up_are_told_from_those_that_are_not() -> None:
@@ -300,20 +322,14 @@ def test_a_clock_is_judged_by_what_peers_bear(offset_s: float | None, verdict: V
     assert words in finding.text
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("http://user:secret@proxy.example:3128/", "http://proxy.example:3128"),
-        ("user:secret@proxy.example:3128", "http://proxy.example:3128"),
-        ("http://user:secret@[fd00::1]:3128", "http://[fd00::1]:3128"),
-        ("http://user:secret@proxy.example:notaport", "a proxy"),
-        ("http://user:secret@", "a proxy"),
-    ],
-)
-def test_a_proxy_is_shown_without_what_opens_it(url: str, shown: str) -> None:
-    finding = check_proxy(replace(NETWORK, proxy=url))
-    assert finding.figures == {"proxy": shown}
-    assert "secret" not in finding.text
+def test_a_proxy_is_shown_without_what_opens_it() -> None:
+    outlet = outlet_of(
+        None, {"https_proxy": "http://user:secret@proxy.example:3128", "no_proxy": "a.example,b.example"}
+    )
+    finding = check_proxy(replace(NETWORK, outlet=outlet))
+    assert finding.figures == {"proxy": "proxy.example:3128", "no_proxy": "a.example b.example"}
+    assert "secret" not in repr(finding)
+    assert check_proxy(NETWORK).figures == {}
 
 
 def test_a_port_mapping_is_granted_needless_or_missed() -> None:

@@ -13,9 +13,9 @@ from fabric.shell.papers import split_host
 
 
 async def check_dns(network: NetworkView) -> Finding:
-    """Looks up every name that this endpoint depends on."""
-    places = [link.address for link in network.services] + list(network.stun_names)
-    hosts = {host for host, _ in split_all(places)} | {relay.place.host for relay in network.relays}
+    """Looks up every name that this endpoint depends on, but those that a proxy looks up."""
+    hosts = {host for host, _ in split_all(network.stun_names)}
+    hosts |= {host for host in _served(network) if network.outlet.proxy_for(host) is None}
     names = sorted(host for host in hosts if not is_ip(host))
     if not names:
         return Finding(Verdict.OK, "not needed: all servers are known by their IP addresses")
@@ -32,6 +32,14 @@ async def check_dns(network: NetworkView) -> Finding:
     return _judge_names(sorted(rows, key=lambda row: str(row["name"])))
 
 
+def _served(network: NetworkView) -> list[str]:
+    """Returns the hosts that are reached over TLS."""
+    return [
+        *(host for host, _ in split_all(link.address for link in network.services)),
+        *(relay.place.host for relay in network.relays),
+    ]
+
+
 def _judge_names(rows: list[dict[str, Scalar]]) -> Finding:
     figures = {"names": tuple(rows)}
     missing = [str(row["name"]) for row in rows if not row["found"]]
@@ -46,7 +54,7 @@ async def check_discovery(network: NetworkView, context: ssl.SSLContext) -> Find
     """Times TCP and TLS to every address of the service."""
     if not network.services:
         return Finding(Verdict.UNKNOWN, "no address of the discovery service is known")
-    outcomes = await connect_all(split_all(link.address for link in network.services), context)
+    outcomes = await connect_all(split_all(link.address for link in network.services), context, network.outlet)
     rows: list[dict[str, Scalar]] = []
     texts: list[str] = []
     for link in network.services:
@@ -65,7 +73,7 @@ def _in_words(link: ServiceLinkView, several: list[Reached]) -> str:
         parts = f"TCP {said(fastest.tcp_s or 0.0)}, TLS {said(fastest.tls_s or 0.0)}"
         return f"{link.address} in {said(total_s(fastest))} ({parts}){use}"
     why = next((each.why for each in several if each.why), "the name can't be looked up")
-    return f"{link.address} not directly ({why}){use}" if link.is_up else f"{link.address}: {why}"
+    return f"{link.address}: {why}{use}"
 
 
 def _row(link: ServiceLinkView, reached: Reached | None) -> dict[str, Scalar]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fabric.core.mapping import MappingReport
 from fabric.shell.links import Interface
+from fabric.shell.proxy import DIRECT, Outlet
 from fabric.wire.address import Address, Candidate, Transport
 from fabric.wire.nat import UNKNOWN_NAT, NatBehaviour
 from fabric.wire.rendezvous import RelayPlace
@@ -38,9 +39,8 @@ class NetworkView:
 
     `nat` is `UNKNOWN_NAT` until servers were asked; `lifetime_s` is how long a silent mapping is known to have lasted;
     `carries_tcp` as in `fabric.core.explain.Here`. `stun` are the servers' addresses, `stun_names` what they were
-    resolved from. `clock_offset_s` is the service's clock less the own, None before the first `Welcome`. `proxy` is
-    the URL of the HTTP proxy that the environment names, empty without one. `path_mtu` is what outer packets are
-    made for.
+    resolved from. `clock_offset_s` is the service's clock less the own, None before the first `Welcome`. `outlet` is
+    the way out to hosts over TCP. `path_mtu` is the longest packet that is tried.
     """
 
     port: int
@@ -56,7 +56,7 @@ class NetworkView:
     stun: tuple[Address, ...] = ()
     stun_names: tuple[str, ...] = ()
     clock_offset_s: float | None = None
-    proxy: str = ""
+    outlet: Outlet = DIRECT
 
     @property
     def ips(self) -> tuple[str, ...]:

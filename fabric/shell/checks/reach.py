@@ -12,17 +12,22 @@ from ipaddress import ip_address
 
 import trio
 
+from fabric.errors import DecodeError
 from fabric.shell.papers import split_host
+from fabric.shell.proxy import DIRECT, Outlet, ProxyError
 
 LOOKUP_S = 2.5
 CONNECT_S = 2.5
 """A person waits for the sum of both: longer than a connection across the world takes, with one packet lost."""
 MAX_IPS = 4
 
+_EXPECTED = (OSError, trio.TooSlowError, trio.BrokenResourceError, ssl.CertificateError, DecodeError)
+
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Seconds until the TCP connection stood, and from there until TLS did; None with `why` for what did not."""
+    """Seconds until the TCP connection stood, and from there until TLS did; None with `why` for what did not.
+    `ip` is the host's name where a proxy looked it up."""
 
     ip: str
     port: int
@@ -69,11 +74,19 @@ async def resolve(host: str) -> tuple[str, ...]:
     return ()
 
 
-async def connect_all(places: Iterable[tuple[str, int]], context: ssl.SSLContext | None = None) -> Outcomes:
-    """Connects at once to every IP address of every (host, port); no outcome at all for a host that has none."""
+async def connect_all(
+    places: Iterable[tuple[str, int]], context: ssl.SSLContext | None = None, outlet: Outlet = DIRECT
+) -> Outcomes:
+    """Connects at once to every IP address of every (host, port); no outcome at all for a host that has none.
+
+    A host that is behind the outlet's proxy is the proxy's to look up.
+    """
     outcomes: Outcomes = {place: [] for place in places}
 
     async def look(host: str, port: int) -> None:
+        if outlet.proxy_for(host) is not None:
+            outcomes[host, port].append(await _connect_through(outlet, host, port, context))
+            return
         async with trio.open_nursery() as nursery:
             for ip in await resolve(host):
                 nursery.start_soon(note, ip, host, port)
@@ -98,15 +111,30 @@ async def connect(ip: str, port: int, context: ssl.SSLContext | None = None, hos
             tcp_s = trio.current_time() - started
             if context is None:
                 return Reached(ip, port, tcp_s)
-            tls_s = await _shake_hands(tcp, context, host or ip)
+            tls_s = await _shake_hands(trio.SocketStream(tcp), context, host or ip)
             return Reached(ip, port, tcp_s, tls_s)
-    except (OSError, trio.TooSlowError, trio.BrokenResourceError, ssl.CertificateError) as error:
+    except _EXPECTED as error:
         return Reached(ip, port, tcp_s, None, _why(error), isinstance(error, ConnectionRefusedError))
 
 
-async def _shake_hands(tcp: trio.socket.SocketType, context: ssl.SSLContext, host: str) -> float:
+async def _connect_through(outlet: Outlet, host: str, port: int, context: ssl.SSLContext | None) -> Reached:
+    """The time of TCP is that to the proxy, and of its way to the host."""
     started = trio.current_time()
-    tls = trio.SSLStream(trio.SocketStream(tcp), context, server_hostname=host, https_compatible=True)
+    tcp_s: float | None = None
+    try:
+        with trio.fail_after(CONNECT_S):
+            stream = await outlet.connect(host, port)
+            tcp_s = trio.current_time() - started
+            async with stream:
+                tls_s = None if context is None else await _shake_hands(stream, context, host)
+            return Reached(host, port, tcp_s, tls_s)
+    except _EXPECTED as error:
+        return Reached(host, port, tcp_s, None, _why(error))
+
+
+async def _shake_hands(stream: trio.SocketStream, context: ssl.SSLContext, host: str) -> float:
+    started = trio.current_time()
+    tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
     try:
         await tls.do_handshake()
         return trio.current_time() - started
@@ -121,6 +149,8 @@ def _why(error: Exception) -> str:
             return "no answer"
         case ssl.SSLCertVerificationError():
             return f"the certificate there is not this network's ({cause.verify_message}), something may intercept TLS"
+        case ProxyError() | DecodeError():
+            return str(cause)
         case ssl.SSLError():
             return f"TLS failed ({cause.reason})"
         case OSError(errno=int(code)) if code in errno.errorcode:

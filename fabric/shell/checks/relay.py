@@ -71,7 +71,7 @@ async def _note_tls(
     context: ssl.SSLContext,
     rows: dict[tuple[RelayPlace, Transport], dict[str, Scalar]],
 ) -> None:
-    outcomes = await connect_all([(place.host, place.tls_port)], context)
+    outcomes = await connect_all([(place.host, place.tls_port)], context, network.outlet)
     reached = [each for several in outcomes.values() for each in several]
     good = [each for each in reached if each.tls_s is not None]
     why = "" if good else next((each.why for each in reached), "the name can't be looked up")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from fabric.core.mapping import Outcome
 from fabric.shell.checks.finding import Finding, Scalar, Verdict
 from fabric.shell.checks.network import NetworkView
@@ -69,11 +67,13 @@ def check_port_mapping(network: NetworkView) -> Finding:
 
 
 def check_proxy(network: NetworkView) -> Finding:
-    """The URL is shown without name and password."""
-    if not network.proxy:
-        return Finding(Verdict.OK, "the environment of the daemon names no proxy")
-    shown = without_credentials(network.proxy)
-    return Finding(Verdict.OK, f"{shown} is used where nothing else leads out", {"proxy": shown})
+    """Shown without user and password."""
+    proxy = network.outlet.proxy
+    if proxy is None:
+        return Finding(Verdict.OK, "neither the configuration nor the environment of the daemon names a proxy")
+    hosts = f", but for {' '.join(network.outlet.direct)}" if network.outlet.direct else ""
+    text = f"the service, and relays over TLS, are reached through {proxy}{hosts}"
+    return Finding(Verdict.OK, text, {"proxy": str(proxy), "no_proxy": " ".join(network.outlet.direct)})
 
 
 def check_clock(network: NetworkView) -> Finding:
@@ -88,14 +88,3 @@ def check_clock(network: NetworkView) -> Finding:
     if abs(offset) < WRONG_CLOCK_S:
         return Finding(Verdict.LIMITED, text, figures)
     return Finding(Verdict.FAILED, f"{text}, peers refuse this endpoint", figures)
-
-
-def without_credentials(url: str) -> str:
-    """Returns scheme, host and port of a URL, and nothing at all of one that can't be read."""
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return "a proxy"
-    host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}" + (f":{port}" if port else "") if host else "a proxy"
