@@ -114,6 +114,14 @@ table inet udpless {
 }
 """
 """Beside the rules of a kind: nothing that was learned is forgotten by it."""
+IPV6_BLOCKING_RULES = """
+table ip6 sixless {
+    chain forward {
+        type filter hook forward priority filter - 1; policy drop;
+    }
+}
+"""
+IPV6_PASSING_RULES = "table ip6 sixless {}\ndelete table ip6 sixless\n"
 UDP_PASSING_RULES = "table inet udpless {}\ndelete table inet udpless\n"
 
 

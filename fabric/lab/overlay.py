@@ -88,6 +88,18 @@ def await_reach(one: Endpoint, other: Endpoint, within_s: float) -> float:
     return time.monotonic() - started
 
 
+def await_path(one: Endpoint, other: Endpoint, *kinds: str, within_s: float = 30.0) -> float:
+    """Returns, after how many seconds, as soon as both ends have a path of one of `kinds`; LabError if not in time."""
+    started = time.monotonic()
+    try:
+        until(
+            lambda: {one.path_kind(other.name), other.path_kind(one.name)} <= set(kinds), " or ".join(kinds), within_s
+        )
+    except LabError as error:
+        raise LabError(f"{error}: {describe(one, other)}") from None
+    return time.monotonic() - started
+
+
 def describe(one: Endpoint, other: Endpoint) -> str:
     """What each of two endpoints says of the other, and their last words: for a person who has to find out why."""
     views = [f"{a.name} says of {b.name}: {a.peer(b.name)}\n{a.last_words()}" for a, b in ((one, other), (other, one))]

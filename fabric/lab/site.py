@@ -241,6 +241,13 @@ class Site:
     def pass_udp(self) -> None:
         self.router.add_rules(nat_rules.UDP_PASSING_RULES)
 
+    def block_ipv6(self) -> None:
+        """From now on the router drops all IPv6 in silence, while its hosts keep their addresses and routes."""
+        self.router.add_rules(nat_rules.IPV6_BLOCKING_RULES)
+
+    def pass_ipv6(self) -> None:
+        self.router.add_rules(nat_rules.IPV6_PASSING_RULES)
+
     def narrow(self, mtu: int) -> None:
         """From now on no longer packet fits the line, and who sends one is told: a tunnel that does as it should.
 
