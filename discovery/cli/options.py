@@ -15,6 +15,9 @@ from fabric.shell.exit_code import CommandError, ExitCode
 StateOption = Annotated[
     Path, typer.Option(envvar=STATE_VARIABLE, help="Directory of the service's state.", show_default=True)
 ]
+RelayStateOption = Annotated[
+    Path, typer.Option(envvar=STATE_VARIABLE, help="Directory with relay.pem.", show_default=True)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

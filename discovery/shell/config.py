@@ -24,6 +24,7 @@ from fabric.shell.settings_file import load_settings
 from fabric.wire.rendezvous import RelayPlace
 
 DEFAULT_STATE = Path("/var/lib/discovery")
+DEFAULT_RELAY_STATE = Path("/var/lib/discovery-relay")
 STATE_VARIABLE = "DISCOVERY_STATE"
 PREFIX = "DISCOVERY_"
 CONFIG_FILE = "config.toml"

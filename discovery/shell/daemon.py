@@ -6,12 +6,10 @@ signals | HTTPS | STUN (UDP, TCP) | driver (timeouts, store) | renewal of the TL
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from discovery.shell.datagrams import Datagrams
 from discovery.shell.driver import ServiceDriver
 from discovery.shell.http import make_application
 from discovery.shell.listen import open_listeners
+from discovery.shell.process import run_until_signal
 from discovery.shell.relay import RelayDriver, make_relay_driver
 from discovery.shell.server import Server
 from discovery.shell.state import Serving, State, load_serving, only_service, open_state
@@ -31,11 +30,11 @@ from discovery.shell.stun import StunServer, own_ips
 from discovery.shell.stun_tcp import StunTcpServer
 from fabric.core.machine import Calendar
 from fabric.errors import ConfigurationError, FabricError
+from fabric.identity.grant import MAX_SERVICE_CERTIFICATE_BYTES
 from fabric.identity.trust import Trust
 from fabric.shell import clock
 from fabric.shell.exit_code import sentence_of
 from fabric.shell.log import Log, start_log
-from fabric.shell.notify import READY, STOPPING, keep_watchdog, notify
 
 RENEWAL_CHECK_S = 600.0
 _log = Log("discovery.daemon")
@@ -73,32 +72,15 @@ def run(directory: Path, environment: Mapping[str, str], options: Mapping[str, o
     """Serves until SIGTERM or SIGINT. Raises `ConfigurationError`, `CommandError`, `OSError` before it serves."""
     config = load_config(directory, environment, options)
     start_log(config.log_level)
-    _allow_many_files()
     with open_state(directory) as state, only_service(directory):
-        try:
-            trio.run(_serve_until_signal, state, config)
-        except BaseExceptionGroup as errors:
-            raise _cause(errors) from errors
-
-
-async def _serve_until_signal(state: State, config: Config) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(serve, state, config)
-            notify(READY)
-            nursery.start_soon(keep_watchdog)
-            async for _ in signals:
-                break
-            notify(STOPPING)
-            _log.info("stopping")
-            nursery.cancel_scope.cancel()
+        run_until_signal(serve, state, config)
 
 
 async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports] = trio.TASK_STATUS_IGNORED) -> None:
     """Serves until cancelled; started when it listens."""
     with ExitStack() as stack:
-        udp = _listen(stack, config, config.stun_port, socket.SOCK_DGRAM)
-        tcp = _listen(stack, config, config.port, socket.SOCK_STREAM)
+        udp = listen_on(stack, config, config.stun_port, socket.SOCK_DGRAM)
+        tcp = listen_on(stack, config, config.port, socket.SOCK_STREAM)
         ports = Ports(tcp[0].getsockname()[1], udp[0].getsockname()[1])
         certificate = Certificate(state, config)
         calendar = Calendar(clock.wall_offset())
@@ -123,6 +105,8 @@ async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports
                 nursery.start_soon(relay.run)
             nursery.start_soon(_serve_stun_tcp, config, buckets, ports.stun, stun.other_port)
             nursery.start_soon(_keep_certificate, certificate, service)
+            if len(certificate.serving.identity.certificate) > MAX_SERVICE_CERTIFICATE_BYTES:
+                _log.warning("no relay can be granted: the service has too many addresses, or too long ones")
             _log.info("serving", network=service.network, port=ports.tcp, stun_port=ports.stun)
             task_status.started(ports)
 
@@ -163,7 +147,8 @@ async def _keep_certificate(certificate: Certificate, service: Service) -> None:
         certificate.renew_if_due(service)
 
 
-def _listen(stack: ExitStack, config: Config, port: int, kind: socket.SocketKind) -> list[socket.socket]:
+def listen_on(stack: ExitStack, config: Config, port: int, kind: socket.SocketKind) -> list[socket.socket]:
+    """Returns sockets that are closed with `stack`. Raises `ConfigurationError`."""
     sockets = open_listeners(config.listen, port, kind)
     for opened in sockets:
         stack.callback(opened.close)
@@ -175,7 +160,7 @@ def _listen_beside(stack: ExitStack, config: Config, port: int, kind: socket.Soc
     if not config.stun_alternate_port:
         return []
     try:
-        return _listen(stack, config, port, kind)
+        return listen_on(stack, config, port, kind)
     except ConfigurationError as error:
         _log.warning("endpoints can't learn all about their NAT here", why=sentence_of(error))
         return []
@@ -184,7 +169,7 @@ def _listen_beside(stack: ExitStack, config: Config, port: int, kind: socket.Soc
 async def _serve_stun_tcp(config: Config, buckets: SourceBuckets, port: int, other_port: int) -> None:
     with ExitStack() as stack:
         try:
-            sockets = _listen(stack, config, port, socket.SOCK_STREAM)
+            sockets = listen_on(stack, config, port, socket.SOCK_STREAM)
         except ConfigurationError as error:
             _log.warning("no STUN over TCP", why=sentence_of(error))
             return
@@ -195,17 +180,3 @@ async def _serve_stun_tcp(config: Config, buckets: SourceBuckets, port: int, oth
 def _own_ips(state: State, config: Config) -> list[str]:
     """Returns the IPs to answer STUN from: of two in a family, either may be wished."""
     return own_ips((*config.listen, *(host for host, _ in state.addresses(config))))
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Returns the one error that a person can do something about, out of the nurseries it came through."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _allow_many_files() -> None:
-    """Each channel is a file: as many as the system lets this process have, if it lets itself be asked."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -194,7 +194,7 @@ def _create_authority(directory: Path, network: str) -> None:
         not_before=now - BACKDATE_S,
         not_after=now + ROOT_LIFE_S,
     )
-    write_durably(directory / AUTHORITY_KEY_FILE, _key_pem(seed))
+    write_durably(directory / AUTHORITY_KEY_FILE, key_pem(seed))
     root = ssl.DER_cert_to_PEM_cert(authority.root_der).encode()
     write_durably(directory / AUTHORITY_FILE, root, mode=READABLE)
 
@@ -213,7 +213,7 @@ def _store_facts(directory: Path, network: str, addresses: Sequence[str], overla
 def _load_authority(directory: Path) -> Authority:
     try:
         root = ssl.PEM_cert_to_DER_cert((directory / AUTHORITY_FILE).read_text())
-        return Authority(_seed_of((directory / AUTHORITY_KEY_FILE).read_bytes()), root)
+        return Authority(seed_of((directory / AUTHORITY_KEY_FILE).read_bytes()), root)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{error.filename} is missing: put it back from a backup") from None
     except (ValueError, AuthenticationError) as error:
@@ -230,7 +230,7 @@ def _issue_service(state: State, path: Path, hosts: Sequence[str], life_s: float
         not_after=unix + life_s,
     )
     chain = "".join(ssl.DER_cert_to_PEM_cert(der) for der in (certificate, state.authority.root_der))
-    write_durably(path, _key_pem(seed) + chain.encode())
+    write_durably(path, key_pem(seed) + chain.encode())
 
 
 def _stored_serving(state: State, path: Path, hosts: Sequence[str], unix: float) -> Serving | None:
@@ -241,8 +241,8 @@ def _stored_serving(state: State, path: Path, hosts: Sequence[str], unix: float)
         der = ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") : _end_of_first(text)])
         trust = Trust(authority.root_der, authority.network, None)
         certificate = trust.check_service(der, hosts[0], unix)
-        signer = Ed25519Signer(_seed_of(text.encode()))
-        context = _server_context(path)
+        signer = Ed25519Signer(seed_of(text.encode()))
+        context = server_context(path)
     except (ValueError, AuthenticationError, ssl.SSLError):
         return None
     renew_at = certificate.not_before + RENEWAL_SHARE * (certificate.not_after - certificate.not_before)
@@ -256,7 +256,8 @@ def _end_of_first(text: str) -> int:
     return text.index(marker) + len(marker)
 
 
-def _server_context(path: Path) -> ssl.SSLContext:
+def server_context(path: Path) -> ssl.SSLContext:
+    """Returns a context for the key and chain in one file. Raises `ssl.SSLError`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["http/1.1"])
@@ -264,12 +265,14 @@ def _server_context(path: Path) -> ssl.SSLContext:
     return context
 
 
-def _key_pem(seed: bytes) -> bytes:
+def key_pem(seed: bytes) -> bytes:
+    """Returns an Ed25519 key as PKCS#8."""
     key = Ed25519PrivateKey.from_private_bytes(seed)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _seed_of(pem: bytes) -> bytes:
+def seed_of(pem: bytes) -> bytes:
+    """Returns the 32 bytes of the first key in it. Raises `ValueError`."""
     key = load_pem_private_key(pem, password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError("the key is not Ed25519")  # noqa: TRY004 - the file's fault, as all others here

@@ -1,4 +1,4 @@
-"""What an authority signs: its own root, endpoints' and services' certificates, revocation lists.
+"""What an authority signs: its own root, certificates of endpoints, services and relays, revocation lists.
 
 Pure: keys, serial numbers and times come in. Times are unix seconds, cut to whole ones as X.509 has them.
 """
@@ -20,7 +20,7 @@ from fabric.identity.name import network_of, parse_name, parse_network, system_o
 from fabric.identity.request import Request
 from fabric.identity.root import Root, decode_root
 from fabric.identity.service_certificate import canonical_host
-from fabric.identity.x509_form import leaf_usage, root_usage, subject
+from fabric.identity.x509_form import RELAY_PURPOSE, leaf_usage, root_usage, subject
 
 DAY_S = 86_400
 ENDPOINT_LIFE_S = 7 * DAY_S
@@ -117,6 +117,17 @@ class Authority:
         builder = _builder(subject(self.network, "discovery service"), key, serial, not_before, not_after)
         return self._sign_leaf(builder, names, ExtendedKeyUsageOID.SERVER_AUTH)
 
+    def issue_relay(
+        self, public_key: bytes, hosts: Iterable[str], serial: int, not_before: float, not_after: float
+    ) -> bytes:
+        """As `issue_service`, for a relay that runs alone: TLS servers both, but nothing that a relay signs or says
+        is believed, so its certificate has a purpose more and passes neither as the service's nor as an endpoint's.
+        """
+        names = [_host_name(canonical_host(host)) for host in hosts]
+        key = Ed25519PublicKey.from_public_bytes(public_key)
+        builder = _builder(subject(self.network, "relay"), key, serial, not_before, not_after)
+        return self._sign_leaf(builder, names, ExtendedKeyUsageOID.SERVER_AUTH, RELAY_PURPOSE)
+
     def issue_crl(self, revoked: Mapping[int, float], number: int, this_update: float, next_update: float) -> bytes:
         """Returns a revocation list in DER. `revoked` has serial numbers and when each was revoked.
 
@@ -136,13 +147,13 @@ class Authority:
         return builder.sign(self._key, None).public_bytes(Encoding.DER)
 
     def _sign_leaf(
-        self, builder: x509.CertificateBuilder, names: Iterable[x509.GeneralName], purpose: ObjectIdentifier
+        self, builder: x509.CertificateBuilder, names: Iterable[x509.GeneralName], *purposes: ObjectIdentifier
     ) -> bytes:
         certificate = (
             builder.issuer_name(self._root.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(leaf_usage(), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(self._key_identifier(), critical=False)
             .sign(self._key, None)

@@ -27,6 +27,9 @@ PAIR_BYTES = 16
 MAX_CLOCK_SKEW_S = 300.0
 """As far as the clocks of service and relay may be apart (protocol.md section 4)."""
 
+MAX_SERVICE_CERTIFICATE_BYTES = 800
+"""What is left for it in a grant, whatever the network is called: some ten hosts."""
+
 _MAX_NAME_BYTES = 255
 
 

@@ -4,8 +4,8 @@ Every certificate is v3, signed with Ed25519 over an Ed25519 key (RFC 8410), at 
 
     basicConstraints  critical   root: CA, path length 0     others: no CA
     keyUsage          critical   root: keyCertSign, cRLSign  others: digitalSignature
-    extendedKeyUsage             endpoint: clientAuth        service: serverAuth
-    subjectAltName               endpoint: its name, its overlay addresses   service: where it is reached
+    extendedKeyUsage             endpoint: clientAuth        service: serverAuth        relay: serverAuth, its own
+    subjectAltName               endpoint: its name, its overlay addresses   service, relay: where it is reached
     subject- and authorityKeyIdentifier
 
 Another extension is ignored, unless it is critical: then the certificate is refused.
@@ -28,6 +28,9 @@ ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
 MAX_CERTIFICATE_BYTES = 2048
 """With it, the longest handshake message fits four pieces."""
+
+RELAY_PURPOSE = ObjectIdentifier("2.25.78796913408874037236095102231682272719")
+"""A relay that runs alone (an OID of our own, under the arc of ITU-T X.667): refused wherever one purpose is wanted."""
 
 _KNOWN_CRITICAL = {
     ExtensionOID.BASIC_CONSTRAINTS,
