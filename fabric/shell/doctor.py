@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import trio
 
-from fabric.core.explain import Case, Here, has_wide_ipv6, ways_to_better
+from fabric.core.explain import Case, ways_to_better
 from fabric.core.mapping import Outcome
 from fabric.core.status import PathKind, PeerState, PeerStatus
 from fabric.shell.checks.discovery import check_discovery, check_dns
@@ -94,7 +95,7 @@ def fixes(peer: PeerStatus, network: NetworkView) -> tuple[str, ...]:
     match peer.state:
         case PeerState.DISABLED:
             return (f"`fabric enable {peer.name}` here",)
-        case PeerState.PENDING if not _is_service_up(network):
+        case PeerState.PENDING if not network.here.is_service_up:
             return ("see why the discovery service is not reached: `fabric doctor`",)
         case PeerState.PENDING:
             return (f"`fabric add` this endpoint at {peer.name}",)
@@ -107,18 +108,11 @@ def fixes(peer: PeerStatus, network: NetworkView) -> tuple[str, ...]:
 
 
 def _case(peer: PeerStatus, network: NetworkView) -> Case:
-    here = Here(
-        network.port,
-        network.nat,
-        has_ipv4=any(":" not in ip for ip in network.ips),
-        has_ipv6=has_wide_ipv6(network.ips),
-        carries_tcp=network.carries_tcp,
-        can_forward=network.port_mapping is None or network.port_mapping.outcome is not Outcome.BEHIND_NAT,
-        is_service_up=_is_service_up(network),
-    )
+    mapping = network.port_mapping
+    is_hidden = mapping is not None and mapping.outcome is Outcome.BEHIND_NAT
     return Case(
         peer=peer.name,
-        here=here,
+        here=replace(network.here, can_forward=not is_hidden),
         theirs=peer.nat or UNKNOWN_NAT,
         path=peer.path.kind if peer.path else None,
         remote=peer.path.remote if peer.path else None,
@@ -127,10 +121,6 @@ def _case(peer: PeerStatus, network: NetworkView) -> Case:
         relays_granted=len(network.relays),
         relays_bound=sum(attempt.candidate is CandidateKind.RELAYED for attempt in peer.attempts),
     )
-
-
-def _is_service_up(network: NetworkView) -> bool:
-    return any(link.is_up for link in network.services)
 
 
 def _confirmed_mtu(peers: Sequence[PeerStatus]) -> int | None:
@@ -164,7 +154,7 @@ def _report(name: str, finding: Finding) -> CheckReport:
 
 def _report_here(network: NetworkView) -> HereReport:
     return HereReport(
-        port=network.port,
+        port=network.here.port,
         nat=report_nat(network.nat),
         candidates=tuple(
             CandidateReport(str(c.address), enum_words(c.address.transport), enum_words(c.kind))

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import trio
 
+from fabric.core.explain import Here
 from fabric.core.mapping import MappingReport
 from fabric.core.mapping import Outcome as Mapped
 from fabric.core.status import Attempt, Outcome, PathKind, PathStatus, PeerState, PeerStatus
@@ -39,7 +40,7 @@ from fabric.wire.stun import answer_binding, binding_request
 from tests.shell.homestead import found, service_context
 from tests.shell.outskirts import closed_port, http_proxy, stun_behind_nat, tls_server, udp_server
 
-NETWORK = NetworkView(port=41641, interfaces=(ip_interface("192.168.1.2/24"),))
+NETWORK = NetworkView(here=Here(41641), interfaces=(ip_interface("192.168.1.2/24"),))
 SYMMETRIC = NatBehaviour(Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT, 2)
 CONE = NatBehaviour(Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT)
 NO_NAT = NatBehaviour(Mapping.NONE, Filtering.ENDPOINT_INDEPENDENT)
@@ -292,13 +293,13 @@ async def test_a_way_that_does_not_exist_has_no_packet_length() -> None:
     ],
 )
 def test_a_nat_is_described_in_plain_words(nat: NatBehaviour, verdict: Verdict, words: str) -> None:
-    finding = check_nat(replace(NETWORK, nat=nat))
+    finding = check_nat(replace(NETWORK, here=Here(41641, nat)))
     assert finding.verdict is verdict
     assert words in finding.text
 
 
 def test_a_nat_has_its_figures_in_the_words_of_rfc_4787() -> None:
-    figures = check_nat(replace(NETWORK, nat=CONE, lifetime_s=42.0)).figures
+    figures = check_nat(replace(NETWORK, here=Here(41641, CONE), lifetime_s=42.0)).figures
     assert figures == {
         "mapping": "endpoint-independent",
         "filtering": "address-and-port-dependent",
@@ -340,13 +341,16 @@ def test_a_port_mapping_is_granted_needless_or_missed() -> None:
     assert finding.figures == {"outcome": "mapped", "by": "PCP", "outside": "203.0.113.5:41641"}
     missed = MappingReport(Mapped.SILENT, None, (), "192.168.1.1 does not answer")
     assert check_port_mapping(replace(NETWORK, port_mapping=missed)).verdict is Verdict.LIMITED
-    assert check_port_mapping(replace(NETWORK, port_mapping=missed, nat=NO_NAT)).text == "not needed without a NAT"
+    assert (
+        check_port_mapping(replace(NETWORK, port_mapping=missed, here=Here(41641, NO_NAT))).text
+        == "not needed without a NAT"
+    )
     assert check_port_mapping(NETWORK).verdict is Verdict.UNKNOWN
 
 
 def test_no_port_of_a_router_behind_another_nat_is_to_be_forwarded() -> None:
     hidden = MappingReport(Mapped.BEHIND_NAT, Protocol.PCP, (), "192.168.1.1 is itself behind a NAT")
-    found = fixes(BOB, replace(NETWORK, nat=SYMMETRIC, port_mapping=hidden))
+    found = fixes(BOB, replace(NETWORK, here=Here(41641, SYMMETRIC), port_mapping=hidden))
     assert found == ("forward UDP 41641 to bob.home", "use IPv6")
 
 
@@ -396,7 +400,9 @@ def doctor(network: NetworkView = NETWORK) -> Doctor:
 def test_a_peer_is_examined_with_all_that_was_tried() -> None:
     relay = RelayView(RelayPlace("relay.example", 3478, 443), Transport.RELAY_TLS, 1, 0.02)
     reflexive = Candidate(CandidateKind.REFLEXIVE, Address("203.0.113.5", 7))
-    examination = doctor(replace(NETWORK, nat=SYMMETRIC, relays=(relay,), candidates=(reflexive,))).examine_peer(BOB)
+    examination = doctor(
+        replace(NETWORK, here=Here(41641, SYMMETRIC), relays=(relay,), candidates=(reflexive,))
+    ).examine_peer(BOB)
     (attempt,) = examination.attempts
     assert (attempt.remote, attempt.candidate, attempt.kind) == ("198.51.100.7:41641", "host", "direct-udp")
     assert (attempt.outcome, attempt.tries, attempt.last_tried_s) == ("unanswered", 18, 3.0)
@@ -419,7 +425,7 @@ def test_a_peer_is_examined_with_all_that_was_tried() -> None:
     ],
 )
 def test_a_peer_that_is_not_met_has_something_to_do_in_its_state(state: PeerState, is_up: bool, words: str) -> None:
-    network = replace(NETWORK, services=(ServiceLinkView("192.0.2.1:443", is_up),))
+    network = replace(NETWORK, here=Here(41641, is_service_up=is_up))
     (fix,) = fixes(replace(BOB, state=state, path=None), network)
     assert words in fix
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fabric.core.explain import Here
 from fabric.core.mapping import MappingReport
 from fabric.shell.links import Interface
 from fabric.shell.proxy import DIRECT, Outlet
 from fabric.wire.address import Address, Candidate, Transport
-from fabric.wire.nat import UNKNOWN_NAT, NatBehaviour
+from fabric.wire.nat import NatBehaviour
 from fabric.wire.rendezvous import RelayPlace
 
 
@@ -35,21 +36,18 @@ class RelayView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkView:
-    """`interfaces` are the own addresses, the overlay's not among them; `candidates` what offers tell of them.
+    """`here` is what the sentences in `why` are made from. `interfaces` are the own addresses, the overlay's not among
+    them; `candidates` what offers tell of them.
 
-    `nat` is `UNKNOWN_NAT` until servers were asked; `lifetime_s` is how long a silent mapping is known to have lasted;
-    `carries_tcp` as in `fabric.core.explain.Here`. `stun` are the servers' addresses, `stun_names` what they were
-    resolved from. `clock_offset_s` is the service's clock less the own, None before the first `Welcome`. `outlet` is
-    the way out to hosts over TCP. `path_mtu` is the longest packet that is tried.
+    `lifetime_s` is how long a silent mapping is known to have lasted. `stun` are the servers' addresses, `stun_names`
+    what they were resolved from. `clock_offset_s` is the service's clock less the own, None before the first `Welcome`.
+    `outlet` is the way out to hosts over TCP.
     """
 
-    port: int
-    path_mtu: int = 1500
+    here: Here
     interfaces: tuple[Interface, ...] = ()
     candidates: tuple[Candidate, ...] = ()
-    nat: NatBehaviour = UNKNOWN_NAT
     lifetime_s: float | None = None
-    carries_tcp: bool | None = None
     port_mapping: MappingReport | None = None
     services: tuple[ServiceLinkView, ...] = ()
     relays: tuple[RelayView, ...] = ()
@@ -57,6 +55,10 @@ class NetworkView:
     stun_names: tuple[str, ...] = ()
     clock_offset_s: float | None = None
     outlet: Outlet = DIRECT
+
+    @property
+    def nat(self) -> NatBehaviour:
+        return self.here.nat
 
     @property
     def ips(self) -> tuple[str, ...]:

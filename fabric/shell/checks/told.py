@@ -45,7 +45,7 @@ def check_nat(network: NetworkView) -> Finding:
     if network.lifetime_s is not None:
         parts.append(f"a silent port stays open for {network.lifetime_s:.0f} s at least")
     if nat.mapping.is_dependent:
-        parts.append(f"forward UDP {network.port} to this host to be reached by everybody")
+        parts.append(f"forward UDP {network.here.port} to this host to be reached by everybody")
     return Finding(Verdict.LIMITED if nat.mapping.is_dependent else Verdict.OK, ", ".join(parts), figures)
 
 
