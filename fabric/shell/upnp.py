@@ -369,17 +369,19 @@ async def _get(http: httpx.AsyncClient, url: str) -> bytes:
 
 
 async def _fetch(http: httpx.AsyncClient, request: httpx.Request) -> tuple[int, bytes]:
-    """Returns status and body. Raises `DecodeError` where it is too long, before it is all there."""
+    """Returns status and body. Raises `trio.TooSlowError` or `DecodeError` where that takes too long or is too long."""
     body = bytearray()
-    with trio.fail_after(REQUEST_S):
+    with trio.fail_after(REQUEST_S) as patience:
         response = await http.send(request, stream=True)
         try:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:
-                    raise DecodeError(f"an answer of more than {MAX_BYTES} bytes")
+                    patience.cancel()  # not by leaving: the generators below this one would be left unfinished
         finally:
             await response.aclose()
+    if len(body) > MAX_BYTES:
+        raise DecodeError(f"an answer of more than {MAX_BYTES} bytes")
     return response.status_code, bytes(body)
 
 
