@@ -156,6 +156,8 @@ class _Tunnel:
 
     def receive(self, data: bytes) -> None:
         """Takes bytes of the proxy's answer; empty ones are its end. Raises `ProxyError`."""
+        if not data:
+            raise ProxyError(f"the proxy {self._proxy} broke off")
         self._judged(lambda: self._http.receive_data(data))
         while not self.is_open:
             event = self._judged(self._http.next_event)

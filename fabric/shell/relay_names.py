@@ -39,31 +39,23 @@ class RelayNames:
         self._changed.set()
 
     async def run(self) -> None:
-        retry_s = RETRY_S
         while True:
             self._changed = trio.Event()
-            resolved = await self._resolve_all(self._places)
-            pause_s = REFRESH_S if resolved else retry_s
-            retry_s = RETRY_S if resolved else min(retry_s * 2, RETRY_LIMIT_S)
-            with trio.move_on_after(pause_s):
+            async with trio.open_nursery() as nursery:
+                for place in self._places:
+                    nursery.start_soon(self._keep_resolving, place)
                 await self._changed.wait()
+                nursery.cancel_scope.cancel()
 
-    async def _resolve_all(self, places: Sequence[RelayPlace]) -> bool:
-        """Returns whether every name resolved. Gives up where other places are wanted meanwhile."""
-        has_failed = False
-
-        async def resolve(place: RelayPlace) -> None:
-            nonlocal has_failed
+    async def _keep_resolving(self, place: RelayPlace) -> None:
+        retry_s = RETRY_S
+        while True:
             ips = await _resolve(place.host)
-            has_failed |= not ips
             if ips:
                 self._known[place] = ips
             self._handle([ResolvedRelay(place, self._known.get(place, ()))])
-
-        async with trio.open_nursery() as nursery:
-            for place in places:
-                nursery.start_soon(resolve, place)
-        return not has_failed
+            await trio.sleep(REFRESH_S if ips else retry_s)
+            retry_s = RETRY_S if ips else min(retry_s * 2, RETRY_LIMIT_S)
 
 
 async def _resolve(host: str) -> tuple[str, ...]:
