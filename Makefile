@@ -97,7 +97,7 @@ install-programs:
 install-units:
 	@install -d /usr/local/bin $(UNITS) /etc/sysusers.d /etc/tmpfiles.d /etc/systemd/system-preset
 	@for program in fabric fabricd discoveryd; do ln -sf $(PREFIX)/bin/$$program /usr/local/bin/$$program; done
-	@install -m 0644 systemd/fabricd.service systemd/discoveryd.service $(UNITS)/
+	@install -m 0644 systemd/fabricd.service systemd/discoveryd.service systemd/discoveryd-relay.service $(UNITS)/
 	@install -m 0644 systemd/sysusers.conf /etc/sysusers.d/fabric.conf
 	@install -m 0644 systemd/tmpfiles.conf /etc/tmpfiles.d/fabric.conf
 	@install -m 0644 systemd/fabric.preset /etc/systemd/system-preset/50-fabric.preset

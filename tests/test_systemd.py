@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).parent.parent / "systemd"
-BOUNDS = {"fabricd.service": 2.0, "discoveryd.service": 1.5}
+BOUNDS = {"fabricd.service": 2.0, "discoveryd.service": 1.5, "discoveryd-relay.service": 1.5}
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 

@@ -221,7 +221,13 @@ def test_a_revocation_by_another_process_is_never_overwritten(state: Path) -> No
     other.close()
 
 
-async def test_the_service_tells_systemd_when_it_serves_and_ends_on_sigterm(state: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["run", "relay"])
+async def test_a_daemon_tells_systemd_when_it_serves_and_ends_on_sigterm(
+    state: Path, tmp_path: Path, command: str
+) -> None:
+    if command == "relay":
+        assert main(["relay-invite", str(tmp_path / "relay.pem"), "--address", "::1", "--state", str(state)]) == 0
+        state = tmp_path
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         await listener.bind(str(tmp_path / "notify"))
         environment = {
@@ -234,10 +240,10 @@ async def test_the_service_tells_systemd_when_it_serves_and_ends_on_sigterm(stat
         }
         with trio.fail_after(30):
             process = await trio.lowlevel.open_process(
-                [DISCOVERYD, "run", "--state", str(state)], env=environment, stderr=subprocess.DEVNULL
+                [DISCOVERYD, command, "--state", str(state)], env=environment, stderr=subprocess.DEVNULL
             )
             told = [await listener.recv(4096) for _ in range(3)]
-            second = main(["run", "--state", str(state), "--port", "0"])
+            second = main([command, "--state", str(state), "--port", "0"])
             process.send_signal(signal.SIGTERM)
             code = await process.wait()
     assert told[0] == b"READY=1"
