@@ -26,10 +26,10 @@ from discovery.shell.process import run_until_signal
 from discovery.shell.relay import RelayDriver, make_relay_driver
 from discovery.shell.server import Server
 from discovery.shell.state import Serving, State, load_serving, only_service, open_state
-from discovery.shell.stun import StunServer, own_ips
-from discovery.shell.stun_tcp import StunTcpServer
+from discovery.shell.stun import own_ips
+from discovery.shell.stun_doors import open_stun
 from fabric.core.machine import Calendar
-from fabric.errors import ConfigurationError, FabricError
+from fabric.errors import FabricError
 from fabric.identity.grant import MAX_SERVICE_CERTIFICATE_BYTES
 from fabric.identity.trust import Trust
 from fabric.shell import clock
@@ -93,17 +93,15 @@ async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports
             SourceBuckets(Rate(config.connection_rate, config.connection_burst)),
             clock.now,
         )
-        buckets = SourceBuckets(Rate(config.stun_rate, config.stun_burst))
-        other_udp = _listen_beside(stack, config, config.stun_port and config.stun_alternate_port, socket.SOCK_DGRAM)
-        stun = StunServer(udp, buckets, clock.now, other_udp, _own_ips(state, config))
-        datagrams = Datagrams([*udp, *other_udp], relay, stun.handle_datagram_untrusted, clock.now)
+        stun = open_stun(stack, config, udp, _own_ips(state, config))
+        datagrams = Datagrams([*udp, *stun.alternates], relay, stun.udp.handle_datagram_untrusted, clock.now)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(driver.run)
             nursery.start_soon(server.run, tcp)
             nursery.start_soon(datagrams.run)
             if relay is not None:
                 nursery.start_soon(relay.run)
-            nursery.start_soon(_serve_stun_tcp, config, buckets, ports.stun, stun.other_port)
+            nursery.start_soon(stun.serve_tcp)
             nursery.start_soon(_keep_certificate, certificate, service)
             if len(certificate.serving.identity.certificate) > MAX_SERVICE_CERTIFICATE_BYTES:
                 _log.warning("no relay can be granted: the service has too many addresses, or too long ones")
@@ -153,28 +151,6 @@ def listen_on(stack: ExitStack, config: Config, port: int, kind: socket.SocketKi
     for opened in sockets:
         stack.callback(opened.close)
     return sockets
-
-
-def _listen_beside(stack: ExitStack, config: Config, port: int, kind: socket.SocketKind) -> list[socket.socket]:
-    """Listens on a port that the service can do without, where somebody else has it."""
-    if not config.stun_alternate_port:
-        return []
-    try:
-        return listen_on(stack, config, port, kind)
-    except ConfigurationError as error:
-        _log.warning("endpoints can't learn all about their NAT here", why=sentence_of(error))
-        return []
-
-
-async def _serve_stun_tcp(config: Config, buckets: SourceBuckets, port: int, other_port: int) -> None:
-    with ExitStack() as stack:
-        try:
-            sockets = listen_on(stack, config, port, socket.SOCK_STREAM)
-        except ConfigurationError as error:
-            _log.warning("no STUN over TCP", why=sentence_of(error))
-            return
-        others = _listen_beside(stack, config, other_port, socket.SOCK_STREAM) if other_port else []
-        await StunTcpServer(buckets, clock.now).run(sockets, others)
 
 
 def _own_ips(state: State, config: Config) -> list[str]:

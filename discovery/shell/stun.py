@@ -62,11 +62,6 @@ class StunServer:
         for udp in self._sockets:
             ask_for_destination(udp)
 
-    @property
-    def other_port(self) -> int:
-        """The port of the alternates, 0 where there are none."""
-        return next(iter(self._other_port.values()), 0)
-
     async def run(self) -> None:
         """Reads the sockets and answers for ever."""
         async with trio.open_nursery() as nursery:

@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from discovery.core.limits import Rate, SourceBuckets
+from discovery.shell.config import Config
 from discovery.shell.listen import open_listeners
 from discovery.shell.stun import StunServer, own_ips
 from discovery.shell.stun_tcp import PER_SOURCE, StunTcpServer
@@ -28,6 +29,7 @@ from fabric.wire.stun import (
     decode_binding_response,
     decode_binding_success,
 )
+from tests.discovery.guest import open_house
 
 PATIENCE_S = 10.0
 GENEROUS = Rate(1000.0, 1000.0)
@@ -266,6 +268,39 @@ async def test_one_source_can_t_take_all_connections() -> None:
         assert server.counters["connection_limit"] == 1
         for stream in streams:
             await stream.aclose()
+
+
+@pytest.mark.parametrize("alternate_port", [3479, 0])
+async def test_the_service_answers_on_all_its_ports(tmp_path: Path, alternate_port: int) -> None:
+    config = Config(port=0, stun_port=0, stun_alternate_port=alternate_port, listen=("127.0.0.1", "::1"))
+    async with open_house(tmp_path / "s", config) as house, asker() as udp:
+        port = house.ports.stun
+        plain, _ = await wish(udp, "127.0.0.1", port)
+        assert isinstance(plain, BindingSuccess)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(binding_request(os.urandom(12)))
+            assert decode_binding_success(await receive_answer(stream)).other == plain.other
+        if not alternate_port:
+            assert plain.other is None
+            return
+        assert plain.other is not None
+        _, source = await wish(udp, "127.0.0.1", port, change_port=True)
+        assert source == ("127.0.0.1", plain.other.port)
+        async with await trio.open_tcp_stream("127.0.0.1", plain.other.port) as stream:
+            await stream.send_all(binding_request(os.urandom(12)))
+            assert decode_binding_success(await receive_answer(stream)).other == Address("127.0.0.1", port)
+
+
+async def test_ports_that_somebody_else_has_are_done_without(tmp_path: Path) -> None:
+    taken = open_listeners(("127.0.0.1",), 0, socket.SOCK_DGRAM)[0]
+    with taken:
+        alternate_port, port = taken.getsockname()[1], free_port()
+        config = Config(port=0, stun_port=port, stun_alternate_port=alternate_port, listen=("127.0.0.1",))
+        with socket.create_server(("127.0.0.1", port)):
+            async with open_house(tmp_path / "s", config), asker() as udp:
+                plain, _ = await wish(udp, "127.0.0.1", port)
+                assert isinstance(plain, BindingSuccess)
+                assert plain.other is None
 
 
 async def run_client(*words: str) -> str:
