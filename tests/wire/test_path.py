@@ -9,13 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric.errors import DecodeError
-from fabric.wire.address import Address, Candidate, CandidateKind, Transport
+from fabric.wire.address import Address, Candidate, CandidateKind, Transport, address_of, target_of
+from fabric.wire.nat import UNKNOWN_NAT, Filtering, Mapping, NatBehaviour
 from fabric.wire.offer import MAX_CANDIDATES, Offer, decode_offer, encode_offer
 from fabric.wire.path import (
+    MAX_ENVELOPE_BYTES,
     MAX_OFFER_BYTES,
     Call,
     Close,
     CloseReason,
+    ControlMessage,
+    Forward,
+    Forwarded,
     GatedProbe,
     OfferUpdate,
     Probe,
@@ -34,11 +39,15 @@ addresses = st.builds(
     st.integers(1, 65535),
     st.sampled_from(Transport),
 )
+names = st.text(st.characters(codec="ascii"), max_size=255)
+envelopes = st.binary(min_size=1, max_size=300)
 replies = st.builds(ProbeReply, tokens, addresses)
 gated = st.one_of(st.builds(GatedProbe, times, tokens), st.builds(Call, times, tokens), replies)
 controls = st.one_of(
-    st.builds(Probe, tokens),
+    st.builds(Probe, tokens, st.integers(0, 1500)),
     replies,
+    st.builds(Forward, names, envelopes),
+    st.builds(Forwarded, names, envelopes),
     st.builds(Close, st.sampled_from(CloseReason)),
     st.builds(OfferUpdate, st.binary(max_size=MAX_OFFER_BYTES)),
 )
@@ -49,6 +58,9 @@ offers = st.builds(
     st.binary(min_size=32, max_size=32),
     st.booleans(),
     st.lists(st.builds(Candidate, st.sampled_from(CandidateKind), addresses), max_size=MAX_CANDIDATES).map(tuple),
+    st.builds(
+        NatBehaviour, st.sampled_from(Mapping), st.sampled_from(Filtering), st.integers(-1024, 1024), st.booleans()
+    ),
 )
 
 
@@ -58,7 +70,7 @@ def test_gated_messages_come_back_as_they_went(message: GatedProbe | Call | Prob
 
 
 @given(controls)
-def test_control_messages_come_back_as_they_went(message: Probe | ProbeReply | Close | OfferUpdate) -> None:
+def test_control_messages_come_back_as_they_went(message: ControlMessage) -> None:
     assert decode_control(encode_control(message)) == message
 
 
@@ -119,3 +131,48 @@ def test_an_offer_names_no_port_zero_and_no_odd_ip() -> None:
 def test_shares_do_not_show_in_reprs() -> None:
     share = b"s" * 32
     assert "sss" not in repr(Offer(1, 2, share, False, ()))
+
+
+def test_a_longer_probe_has_the_length_that_it_asks_about() -> None:
+    token = bytes(range(16))
+    assert encode_control(Probe(token, 100)) == encode_control(Probe(token)) + bytes(100)
+    assert decode_control(encode_control(Probe(token)) + b"whatever") == Probe(token, 8)
+
+
+@pytest.mark.parametrize("kind", [5, 6])
+@pytest.mark.parametrize(
+    "body", [b"", b"\x04bob", b"\x03bob", b"\x03b\xffb" + b"envelope", b"\x03bob" + bytes(MAX_ENVELOPE_BYTES + 1)]
+)
+def test_what_is_passed_on_has_a_name_and_an_envelope_of_bounded_length(kind: int, body: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode_control(bytes((kind,)) + body)
+
+
+def test_an_offer_without_a_word_about_the_nat_leaves_it_unknown() -> None:
+    offer = Offer(1, 2, bytes(32), False, (), NatBehaviour(Mapping.ADDRESS_DEPENDENT, Filtering.UNKNOWN, 2, False))
+    encoded = encode_offer(offer)
+    assert encoded[-5:] == b"\x94\x03\x00\x02\xc2"
+    older = b"\x95" + encoded[1:-5]
+    assert encoded[:1] == b"\x96"
+    assert decode_offer(older).nat == UNKNOWN_NAT
+
+
+@pytest.mark.parametrize("nat", [b"\x94\x09\x00\x00\xc3", b"\x94\x03\x01\x00\xc3", b"\x94\x03\x00\xcd\x04\x01\xc3"])
+def test_an_offer_with_an_unknown_nat_or_a_wild_stride_is_refused(nat: bytes) -> None:
+    encoded = encode_offer(Offer(1, 2, bytes(32), False, ()))
+    with pytest.raises(DecodeError):
+        decode_offer(encoded[:-5] + nat)
+
+
+def test_an_address_tells_nobody_by_which_way_this_host_reaches_it() -> None:
+    near = Address("192.0.2.1", 9, Transport.TCP, via=7)
+    assert encode_control(ProbeReply(bytes(16), near)) == encode_control(
+        ProbeReply(bytes(16), Address("192.0.2.1", 9, Transport.TCP))
+    )
+
+
+@given(addresses, st.integers(0, 2**32 - 1))
+def test_a_target_stands_for_its_address(address: Address, via: int) -> None:
+    full = Address(address.ip, address.port, address.transport, via)
+    assert address_of(target_of(full)) == full
+    assert (len(target_of(full)) == 2) is (full.transport is Transport.UDP and not via)
