@@ -11,7 +11,7 @@ that a `Lab` makes has a link to the outside, so it may use addresses that belon
     site        hosts, and sites with the routers that they are behind
     world       `Lab`: the internet with all of these; and the proof that nothing is left over
     ability     whether it can be built here
-    product     discovery service and endpoints, driven by the words of their command lines only
+    product     discovery service, relays and endpoints, driven by the words of their command lines only
     overlay     a whole network of them, enrolled and started
     traffic     a file over TCP, steady pings, multicast, raw frames;  mdns: one question, one answer
     stream      numbered datagrams at a steady pace, counted one by one
@@ -22,7 +22,7 @@ from fabric.lab.ability import become_able, why_not
 from fabric.lab.namespace import Counters, LabError, Namespace
 from fabric.lab.nat import Filtering, Mapping, Nat
 from fabric.lab.overlay import Overlay
-from fabric.lab.product import DiscoveryService, Endpoint
+from fabric.lab.product import DiscoveryService, Endpoint, Relay
 from fabric.lab.program import Finished, Program
 from fabric.lab.site import Host, Site
 from fabric.lab.weather import CALM, Weather
@@ -43,6 +43,7 @@ __all__ = [
     "Nat",
     "Overlay",
     "Program",
+    "Relay",
     "Site",
     "Weather",
     "become_able",

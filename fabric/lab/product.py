@@ -121,6 +121,17 @@ class DiscoveryService(Daemon):
         self.command("endpoint", "revoke", name).must()
 
 
+class Relay(Daemon):
+    """`discoveryd relay` on a host of its own, invited by a service."""
+
+    def __init__(self, lab: Lab, host: Host, service: DiscoveryService, *, configuration: str = "") -> None:
+        label = f"relay-{host.name}"
+        state = lab.directory / label
+        super().__init__(lab, host, [installed("discoveryd"), "relay", "--state", str(state)], label, state)
+        self.append_configuration(configuration)
+        service.command("relay-invite", str(state / "relay.pem"), "--address", host.ip).must()
+
+
 class Endpoint(Daemon):
     """`fabricd` on a host, and `fabric` to steer it."""
 

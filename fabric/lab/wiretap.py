@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ETHERNET_BYTES = 14
 ETHERTYPE_IPV4 = 0x0800
+STUN_COOKIE = bytes.fromhex("2112a442")
 BUFFER_BYTES = 64 << 20
 SO_RCVBUFFORCE = 33
 
@@ -29,6 +30,17 @@ class Overheard:
     target: str
     target_port: int
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """An IPv4 packet that passed: whose, for whom, and how long it was with its headers."""
+
+    source: str
+    target: str
+    length: int
+    is_udp: bool
+    is_stun: bool
 
 
 class Wiretap:
@@ -61,6 +73,10 @@ class Wiretap:
     def heard(self, words: bytes) -> bool:
         return any(words in frame for frame in self.frames)
 
+    def passed(self) -> list[Passed]:
+        """All IPv4 packets that were recorded."""
+        return [_passed(frame) for frame in self.frames if struct.unpack_from("!H", frame, 12)[0] == ETHERTYPE_IPV4]
+
     def fragments(self) -> int:
         """How many of the recorded frames are pieces of a longer IP packet."""
         return sum(map(_is_fragment, self.frames))
@@ -88,6 +104,15 @@ def _is_fragment(frame: bytes) -> bool:
             return frame[ETHERNET_BYTES + 6] == socket.IPPROTO_FRAGMENT
         case _:
             return False
+
+
+def _passed(frame: bytes) -> Passed:
+    packet = frame[ETHERNET_BYTES:]
+    source, target = (socket.inet_ntoa(packet[at : at + 4]) for at in (12, 16))
+    is_udp = packet[9] == socket.IPPROTO_UDP
+    payload = packet[(packet[0] & 15) * 4 + 8 :]
+    is_stun = is_udp and payload[0] < 4 and payload[4:8] == STUN_COOKIE
+    return Passed(source, target, int.from_bytes(packet[2:4]), is_udp, is_stun)
 
 
 def _udp(frame: bytes) -> Overheard | None:
