@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fabric.core.machine import Instant
-from fabric.wire.address import Address
-from fabric.wire.pcp import SUCCESS, Protocol
+from fabric.wire.address import Address, Transport
+from fabric.wire.pcp import (
+    SUCCESS,
+    PcpMap,
+    Protocol,
+    encode_nat_pmp_address,
+    encode_nat_pmp_map,
+    encode_pcp_map,
+)
 
 _HIDDEN = tuple(
     ipaddress.IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
@@ -83,6 +91,15 @@ class UpnpRefused:
 MappingEvent = MappingsChanged | UpnpWanted | UpnpUnwanted
 
 
+@dataclass(frozen=True, slots=True)
+class AskedGateway:
+    """Whom to ask, and for what: `port` of `own_ip`."""
+
+    ip: str
+    own_ip: str
+    port: int
+
+
 @dataclass(slots=True)
 class Wish:
     """One mapping, as far as it has come. `outside_ip` is unknown for a while under NAT-PMP."""
@@ -120,6 +137,31 @@ class Epoch:
         if protocol is Protocol.NAT_PMP:
             return theirs < ours * 7 / 8 - 2
         return theirs < -1 or ours + 2 < theirs - theirs / 16 or theirs + 2 < ours - ours / 16
+
+
+def pcp_requests(gateway: AskedGateway, wish: Wish, transport: Transport, lifetime_s: int) -> tuple[bytes, ...]:
+    """Returns what to send for a wish; `lifetime_s` 0 gives it up."""
+    ip, port = (wish.outside_ip, wish.outside_port or gateway.port) if lifetime_s else (None, 0)
+    return (encode_pcp_map(PcpMap(gateway.own_ip, wish.nonce, transport, gateway.port, ip, port, lifetime_s)),)
+
+
+def nat_pmp_requests(gateway: AskedGateway, wish: Wish, transport: Transport, lifetime_s: int) -> tuple[bytes, ...]:
+    """The outside address is a question of its own here."""
+    if not lifetime_s:
+        return (encode_nat_pmp_map(transport, gateway.port, 0, 0),)
+    wanted = wish.outside_port or gateway.port
+    return encode_nat_pmp_address(), encode_nat_pmp_map(transport, gateway.port, wanted, lifetime_s)
+
+
+def unmapped_report(gateway: str, refused: Mapping[Protocol, str], is_first: bool) -> MappingReport:
+    """`is_first`: nobody has had the time to refuse or to answer."""
+    if refused:
+        why = ", ".join(f"{protocol.value}: {words}" for protocol, words in refused.items())
+        return MappingReport(Outcome.REFUSED, next(iter(refused)), (), f"{gateway} refuses to map a port ({why})")
+    if is_first:
+        return MappingReport(Outcome.ASKING, None, (), f"asking {gateway} for a port")
+    words = f"{gateway} answers neither PCP nor NAT-PMP nor UPnP; its settings may have a switch for one of them"
+    return MappingReport(Outcome.SILENT, None, (), words)
 
 
 def mapped_report(gateway: str, protocol: Protocol, addresses: tuple[Address, ...]) -> MappingReport:

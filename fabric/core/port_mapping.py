@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from fabric.core.machine import Draw, Instant, Transmit
 from fabric.core.mapping import (
+    AskedGateway,
     Epoch,
     MappingEvent,
     MappingReport,
@@ -32,6 +33,23 @@ from fabric.core.mapping import (
     Wish,
     is_usable,
     mapped_report,
+    nat_pmp_requests,
+    pcp_requests,
+    unmapped_report,
+)
+from fabric.core.mapping_pace import (
+    DOUBT_LEAST_S,
+    LIFETIME_S,
+    MAX_LIFETIME_S,
+    NEWS_INTERVAL_S,
+    PATIENCE_S,
+    REFUSED_LEAST_S,
+    REFUSED_MOST_S,
+    RENEW_LEAST_S,
+    RETRY_S,
+    UPNP_PATIENCE_S,
+    UPNP_RENEW_S,
+    Pace,
 )
 from fabric.core.timers import Timers
 from fabric.errors import DecodeError
@@ -42,53 +60,13 @@ from fabric.wire.pcp import (
     SUCCESS,
     NatPmpAddress,
     NatPmpMapped,
-    PcpMap,
     PcpMapped,
     PcpNews,
     Protocol,
     VersionRefused,
     decode_answer,
-    encode_nat_pmp_address,
-    encode_nat_pmp_map,
-    encode_pcp_map,
     result_words,
 )
-
-LIFETIME_S = 7200
-"""RFC 6886 section 3.3 recommends it: short enough for a gateway to forget us, long enough to be asked rarely."""
-
-MAX_LIFETIME_S = 86_400
-"""RFC 6887 section 15: a gateway that grants more is asked again after a day all the same."""
-
-PATIENCE_S = 1.0
-"""For how long a round waits for one language: a gateway is a hop away, and the next one is there to be tried."""
-
-RETRY_S, RETRY_LIMIT_S = 3.0, 1024.0
-"""IRT and MRT of RFC 6887 section 8.1.1."""
-
-NAT_PMP_RETRY_S = 0.25
-"""RFC 6886 section 3.1: the first retransmission; each next one takes twice as long."""
-
-RENEW_LEAST_S = 4.0
-"""RFC 6887 section 11.2.1."""
-
-REFUSED_LEAST_S, REFUSED_MOST_S = 30.0, 1800.0
-"""Short and long lifetime of an error, RFC 6887 section 7.4: what a gateway may tell us to keep away."""
-
-NEWS_DELAY_S = 5.0
-"""RFC 6887 section 14.1.3: not all hosts of a LAN at once, after a gateway has told all of them of its restart."""
-
-NEWS_INTERVAL_S = 10.0
-"""News that can't be compared make us ask so often at most: anybody on the LAN can forge them."""
-
-DOUBT_LEAST_S = 5.0
-"""A mapping that was confirmed so lately is not doubted again."""
-
-UPNP_RENEW_S = 600.0
-"""UPnP tells nobody of a restart: a gateway that has lost the mapping has it again after so long, at most."""
-
-UPNP_PATIENCE_S = 60.0
-"""The shell bounds its own work by less; this is for a shell that never answers."""
 
 CLOSE_RETRY_S = 0.3
 CLOSE_TRIES = 3
@@ -124,13 +102,6 @@ _ASK = {Transport.UDP: _Timer.ASK_UDP, Transport.TCP: _Timer.ASK_TCP}
 _TRANSPORT_OF = {timer: transport for transport, timer in _ASK.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Gateway:
-    ip: str
-    own_ip: str
-    port: int
-
-
 @dataclass(slots=True)
 class _Round:
     """How the asking goes while nothing is mapped."""
@@ -138,6 +109,8 @@ class _Round:
     number: int = 0
     next_at: Instant = 0.0
     refused: dict[Protocol, str] = field(default_factory=dict)
+    refused_before: dict[Protocol, str] = field(default_factory=dict)
+    """By the round before: what is so until this one is over."""
     keep_away_s: float = 0.0
 
 
@@ -146,11 +119,11 @@ class PortMapping:
     for others, for hours, what a crash has left (RFC 6887 section 11.3)."""
 
     def __init__(self, draw: Draw, nonce: bytes | None = None, lifetime_s: int = LIFETIME_S) -> None:
-        self._draw = draw
+        self._pace = Pace(draw)
         self._lifetime_s = lifetime_s
         nonce = draw(NONCE_BYTES) if nonce is None else nonce
         self._wishes = {transport: Wish(nonce) for transport in TRANSPORTS}
-        self._gateway: _Gateway | None = None
+        self._gateway: AskedGateway | None = None
         self._phase = _Phase.IDLE
         self._protocol: Protocol | None = None
         self._epoch: Epoch | None = None
@@ -178,19 +151,13 @@ class PortMapping:
 
     @property
     def report(self) -> MappingReport:
-        addresses, refused = self.addresses, self._round.refused
+        addresses = self.addresses
         if self._gateway is None:
             return MappingReport(Outcome.NO_GATEWAY, None, (), "this host has no IPv4 gateway")
-        ip = self._gateway.ip
         if addresses and self._protocol is not None:
-            return mapped_report(ip, self._protocol, addresses)
-        if refused:
-            why = ", ".join(f"{protocol.value}: {words}" for protocol, words in refused.items())
-            return MappingReport(Outcome.REFUSED, next(iter(refused)), (), f"{ip} refuses to map a port ({why})")
-        if self._round.number <= 1 and self._phase is not _Phase.RESTING:
-            return MappingReport(Outcome.ASKING, None, (), f"asking {ip} for a port")
-        words = f"{ip} answers neither PCP nor NAT-PMP nor UPnP; its settings may have a switch for one of them"
-        return MappingReport(Outcome.SILENT, None, (), words)
+            return mapped_report(self._gateway.ip, self._protocol, addresses)
+        is_first = self._round.number <= 1 and self._phase is not _Phase.RESTING
+        return unmapped_report(self._gateway.ip, self._round.refused or self._round.refused_before, is_first)
 
     @property
     def is_closed(self) -> bool:
@@ -202,7 +169,7 @@ class PortMapping:
     def handle_gateway(self, ip: str | None, own_ip: str, port: int, now: Instant) -> None:
         """Takes the gateway of the default route, None without one, and which port is to be mapped to which address.
         Told twice it is no news."""
-        gateway = None if ip is None else _Gateway(ip, own_ip, port)
+        gateway = None if ip is None else AskedGateway(ip, own_ip, port)
         if gateway == self._gateway or self._is_closing:
             return
         self._gateway = gateway
@@ -244,7 +211,7 @@ class PortMapping:
             case UpnpMapped(addresses, lifetime_s) if addresses and all(is_usable(a.ip) for a in addresses):
                 self._hold_upnp(addresses, min(lifetime_s or self._lifetime_s, MAX_LIFETIME_S), now)
             case _ if self._phase is _Phase.HOLDING:
-                self._timers.set(_Timer.ASK_UPNP, now + self._backed_off(self._upnp_tries))
+                self._timers.set(_Timer.ASK_UPNP, now + self._pace.backed_off_s(self._upnp_tries))
             case None:
                 self._rest(now)
             case _:
@@ -311,9 +278,9 @@ class PortMapping:
         return self._phase in (_Phase.CLOSING, _Phase.CLOSED)
 
     def _start_round(self, now: Instant) -> None:
-        self._round.next_at = now + self._backed_off(self._round.number)
+        self._round.next_at = now + self._pace.backed_off_s(self._round.number)
         self._round.number += 1
-        self._round.refused.clear()
+        self._round.refused_before, self._round.refused = self._round.refused, {}
         self._round.keep_away_s = 0.0
         self._start(_Phase.PCP, now)
 
@@ -347,6 +314,7 @@ class PortMapping:
 
     def _rest(self, now: Instant) -> None:
         self._phase = _Phase.RESTING
+        self._round.refused_before = {}
         self._timers.clear()
         self._timers.set(_Timer.STEP, max(self._round.next_at, now + self._round.keep_away_s, now + RETRY_S))
 
@@ -378,48 +346,18 @@ class PortMapping:
 
     def _ask(self, transport: Transport, now: Instant) -> None:
         wish = self._wishes[transport]
-        self._timers.set(_ASK[transport], now + self._patience(wish, now))
+        self._timers.set(_ASK[transport], now + self._pace.retry_s(wish, self._language, now))
         wish.asked += 1
         wish.has_asked = True
         self._send(transport, self._lifetime_s)
 
-    def _patience(self, wish: Wish, now: Instant) -> float:
-        """How long to wait for the answer before asking again."""
-        if wish.stands and wish.is_settled:
-            return self._renewal_s(wish, now)
-        if self._language is Protocol.NAT_PMP:
-            return min(NAT_PMP_RETRY_S * 2.0**wish.asked, 64.0)  # RFC 6886 section 3.1 ends there too
-        return self._backed_off(wish.asked)
-
-    def _renewal_s(self, wish: Wish, now: Instant) -> float:
-        """RFC 6887 section 11.2.1: after half of what is left, and up to an eighth of it more."""
-        return max(RENEW_LEAST_S, (wish.expires_at - now) * (0.5 + self._chance() / 8))
-
-    def _backed_off(self, tries: int) -> float:
-        """RFC 6887 section 8.1.1: doubled each time, a tenth more or less."""
-        return min(RETRY_S * 2.0 ** min(tries, 16), RETRY_LIMIT_S) * (0.9 + self._chance() / 5)
-
-    def _chance(self) -> float:
-        return int.from_bytes(self._draw(2)) / 65_536
-
     def _send(self, transport: Transport, lifetime_s: int) -> None:
-        gateway, wish = self._gateway, self._wishes[transport]
-        if gateway is None:
+        if self._gateway is None:
             return
-        if self._language is Protocol.NAT_PMP:
-            wanted = (wish.outside_port or gateway.port) if lifetime_s else 0
-            if lifetime_s:
-                self._transmit(encode_nat_pmp_address())
-            self._transmit(encode_nat_pmp_map(transport, gateway.port, wanted, lifetime_s))
-            return
-        ip, port = (wish.outside_ip, wish.outside_port or gateway.port) if lifetime_s else (None, 0)
-        self._transmit(
-            encode_pcp_map(PcpMap(gateway.own_ip, wish.nonce, transport, gateway.port, ip, port, lifetime_s))
-        )
-
-    def _transmit(self, payload: bytes) -> None:
-        if self._gateway is not None:
-            self._transmits.append(Transmit(Address(self._gateway.ip, GATEWAY_PORT), payload))
+        to = Address(self._gateway.ip, GATEWAY_PORT)
+        wish = self._wishes[transport]
+        encode = nat_pmp_requests if self._language is Protocol.NAT_PMP else pcp_requests
+        self._transmits.extend(Transmit(to, payload) for payload in encode(self._gateway, wish, transport, lifetime_s))
 
     def _ask_upnp(self, now: Instant) -> None:
         gateway = self._gateway
@@ -490,7 +428,7 @@ class PortMapping:
             return
         wish.outside_port, wish.refusal = outside_port, SUCCESS
         wish.expires_at = now + min(lifetime_s, MAX_LIFETIME_S)
-        self._timers.set(_ASK[transport], now + self._renewal_s(wish, now))
+        self._timers.set(_ASK[transport], now + self._pace.renewal_s(wish, now))
         self._hold(protocol)
         self._arm_expiry()
 
@@ -526,7 +464,7 @@ class PortMapping:
     def _handle_news(self, protocol: Protocol, epoch_s: int, now: Instant) -> None:
         """An announcement to the whole LAN. Whoever rests learns that there is somebody to ask. The clock of another
         language than the one that is spoken can't be compared, so such news are a reason to ask, now and then."""
-        at = now + self._chance() * NEWS_DELAY_S
+        at = now + self._pace.news_s()
         if self._phase is _Phase.RESTING:
             self._timers.set(_Timer.STEP, at)
         elif self._phase is _Phase.HOLDING and self._protocol is protocol:

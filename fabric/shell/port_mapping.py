@@ -17,7 +17,8 @@ import trio
 
 from fabric.core.machine import Draw, Instant, drain
 from fabric.core.mapping import MappingReport, MappingsChanged, UpnpUnwanted, UpnpWanted
-from fabric.core.port_mapping import LIFETIME_S, PortMapping
+from fabric.core.mapping_pace import LIFETIME_S
+from fabric.core.port_mapping import PortMapping
 from fabric.errors import DecodeError
 from fabric.shell.clock import now
 from fabric.shell.driver import Alarm

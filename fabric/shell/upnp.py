@@ -30,7 +30,7 @@ SEARCH_S = 2.0
 
 REQUEST_S = 4.0
 ATTEMPT_S = 20.0
-"""One whole attempt: well below `fabric.core.port_mapping.UPNP_PATIENCE_S`."""
+"""One whole attempt: well below `fabric.core.mapping_pace.UPNP_PATIENCE_S`."""
 
 MAX_SEARCH_BYTES = 2048
 MAX_SEARCH_ANSWERS = 16

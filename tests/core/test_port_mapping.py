@@ -25,7 +25,8 @@ from fabric.core.mapping import (
     UpnpUnwanted,
     UpnpWanted,
 )
-from fabric.core.port_mapping import CLOSE_TRIES, LIFETIME_S, RETRY_LIMIT_S, PortMapping
+from fabric.core.mapping_pace import LIFETIME_S, RETRY_LIMIT_S
+from fabric.core.port_mapping import CLOSE_TRIES, PortMapping
 from fabric.errors import DecodeError
 from fabric.wire.address import Address, Transport
 from fabric.wire.pcp import Protocol
@@ -254,6 +255,15 @@ def test_a_refusal_is_said_with_its_reason_and_respected() -> None:
     count = len(house.sent)
     house.run(59)
     assert len(house.sent) == count
+
+
+def test_a_refusal_is_what_there_is_to_say_until_the_next_round_is_over() -> None:
+    house = House(Gateway(result={Transport.UDP: 2, Transport.TCP: 2})).start()
+    house.gateway.deaf = True
+    house.run(60.5)
+    assert house.outcome is Outcome.REFUSED  # asked again, and not silent yet
+    house.run(60)
+    assert house.outcome is Outcome.SILENT
 
 
 def test_one_transport_may_be_refused_and_asked_for_later() -> None:
