@@ -19,22 +19,31 @@ from fabric.wire.address import Address, Target, Transport, target_of
 
 
 class RelayLinks(Protocol):
-    """The connections to relays over TLS."""
+    """The connections to relays over TLS; see `relay_link`. What it doesn't carry it counts itself, in `drops`."""
 
-    def send(self, payload: bytes, target: Target, /) -> bool:
-        """Takes a datagram for a relay, or for a channel at it; False where there is no room, or no connection."""
+    drops: Counter[Drop]
+
+    def send(self, payload: bytes, target: Target) -> bool:
+        """Takes a datagram for a relay, or for a channel at it; never waits."""
 
 
 class Carriers:
-    """What `Pump` takes as its ways. All drops are counted in one place, that of `udp`; `tcp` must have the same."""
+    """What `Pump` takes as its ways. `tcp` must count its drops where `udp` does."""
 
     def __init__(self, udp: UdpSockets, tcp: TcpLinks | None = None, relay_links: RelayLinks | None = None) -> None:
         self._udp = udp
         self._tcp = tcp
         self._relay_links = relay_links
-        self.drops: Counter[Drop] = udp.drops
         self.readers: tuple[Reader, ...] = udp.readers
         udp.elsewhere = self._send_elsewhere
+
+    @property
+    def drops(self) -> Counter[Drop]:
+        """All of them, in one counter; whoever has taken them clears it."""
+        if self._relay_links is not None and self._relay_links.drops:
+            self._udp.drops.update(self._relay_links.drops)
+            self._relay_links.drops.clear()
+        return self._udp.drops
 
     def send_batch(self, batch: Sequence[tuple[bytes, Target]], start: int = 0) -> int:
         """Sends from `start` on; returns how far it came: less than `len(batch)` where a UDP queue is full."""
@@ -51,7 +60,7 @@ class Carriers:
         speaks on is vouched for."""
         self.vouch((to,))
         if self.send_batch(((payload, target_of(to)),)) == 0:
-            self.drops[Drop.BACKPRESSURE] += 1
+            self._udp.drops[Drop.BACKPRESSURE] += 1
 
     def vouch(self, sources: Collection[Address]) -> None:
         """Something authentic came from each of these."""
@@ -79,8 +88,7 @@ class Carriers:
         if transport is Transport.TCP and self._tcp is not None:
             self._tcp.send(datagram, target)
         elif transport is Transport.RELAY_TLS and self._relay_links is not None:
-            if not self._relay_links.send(datagram, target):
-                self.drops[Drop.BACKPRESSURE] += 1
+            self._relay_links.send(datagram, target)
         else:
-            self.drops[Drop.NO_PATH] += 1
+            self._udp.drops[Drop.NO_PATH] += 1
         return True

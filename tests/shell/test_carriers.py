@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -23,9 +24,11 @@ class Relays:
     def __init__(self, room: int = 1000) -> None:
         self.room = room
         self.taken: list[tuple[bytes, Target]] = []
+        self.drops: Counter[Drop] = Counter()
 
-    def send(self, payload: bytes, target: Target, /) -> bool:
+    def send(self, payload: bytes, target: Target) -> bool:
         if len(self.taken) >= self.room:
+            self.drops[Drop.HELD] += 1
             return False
         self.taken.append((payload, target))
         return True
@@ -126,8 +129,10 @@ async def test_a_full_relay_or_connection_stops_nobody(
     link = target_of(users[0].up[0])
     clogging: list[tuple[bytes, Target]] = [(b"\xf1" + bytes(1400), link)] * 500 + [(b"\xf1", by_tls)] * 10
     assert carriers.send_batch([*clogging, (b"\xf1 main", ("127.0.0.1", other.port))]) == len(clogging) + 1
+    assert carriers.drops[Drop.HELD] == 8
+    assert not relays.drops
     assert carriers.drops[Drop.BACKPRESSURE] > 8
-    assert set(carriers.drops) == {Drop.BACKPRESSURE}
+    assert set(carriers.drops) == {Drop.BACKPRESSURE, Drop.HELD}
     assert other.ipv4 is not None
     with trio.fail_after(5):
         await trio.lowlevel.wait_readable(other.ipv4)
