@@ -114,7 +114,7 @@ class BindingQueries:
         return given_up
 
     def next_timeout(self) -> Instant | None:
-        return min((query.next_at for query in self._open.values()), default=None)
+        return min(query.next_at for query in self._open.values()) if self._open else None
 
     def poll_transmit(self) -> Transmit | None:
         return self._transmits.popleft() if self._transmits else None

@@ -89,7 +89,10 @@ class MappingLifetime:
             self._test(now)
 
     def next_timeout(self) -> Instant | None:
-        return min((at for at in (self._at, self._queries.next_timeout()) if at is not None), default=None)
+        asking = self._queries.next_timeout()
+        if self._at is None or asking is None:
+            return asking if self._at is None else self._at
+        return min(self._at, asking)
 
     def poll_transmit(self) -> Transmit | None:
         return self._queries.poll_transmit()

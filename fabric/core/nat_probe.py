@@ -146,6 +146,8 @@ class NatProbe:
         return before != (self.mapping, self.filtering, self.stride)
 
     def next_timeout(self) -> Instant | None:
+        if not self.is_looking:
+            return self._queries.next_timeout()
         ats = [self._queries.next_timeout()]
         if self._filter is not None:
             ats.append(self._filter.next_timeout())

@@ -172,9 +172,13 @@ class Reflexive:
     def next_timeout(self) -> Instant | None:
         if not self._queries:
             return None
-        own = (self._look_at, self._unheard_at, *(query.next_at for query in self._queries.values()))
-        others = (self._probe_4.next_timeout(), self._probe_6.next_timeout(), self._lifetime.next_timeout())
-        return min(*own, *(at for at in others if at is not None))
+        soonest = min(self._look_at, self._unheard_at)
+        for query in self._queries.values():
+            soonest = min(soonest, query.next_at)
+        for part in (self._probe_4, self._probe_6, self._lifetime):
+            if (at := part.next_timeout()) is not None:
+                soonest = min(soonest, at)
+        return soonest
 
     def poll_transmit(self) -> Transmit | None:
         if self._transmits:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fabric.core.machine import drain
+from fabric.core.machine import NEVER, drain
 from fabric.core.reflexive import Reflexive
 from fabric.errors import DecodeError
 from fabric.wire.address import Address
@@ -118,6 +118,7 @@ class Bench:
 
     def run(self, until: float) -> Bench:
         """Lets time pass until `until`."""
+        idle_calls = 0
         while True:
             self._settle()
             timeout = self.reflexive.next_timeout()
@@ -129,6 +130,8 @@ class Bench:
                 _, _, source, payload = heapq.heappop(self._way)
                 self.hear(source, payload)
             self.changes += self.reflexive.handle_timeout(self.now)
+            idle_calls = idle_calls + 1 if (self.reflexive.next_timeout() or NEVER) <= self.now else 0
+            assert idle_calls < 5, "it asks to be called, and does nothing"
         self.now = until
         return self
 

@@ -7,6 +7,8 @@ import os
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fabric.core.machine import drain
 from fabric.core.nat_probe import mapping_of, other_of, stride_of
@@ -308,3 +310,52 @@ def test_an_answer_at_another_socket_or_from_elsewhere_is_none(via: int) -> None
     for source in (Address(SERVER.ip, SERVER.port, via=via), Address(SERVER_IPS[1], SERVER.port)):
         with pytest.raises(DecodeError):
             bench.reflexive.handle_datagram_untrusted(source, answer, 0.1)
+
+
+KINDS = st.builds(
+    FakeNat,
+    st.sampled_from(MAPPINGS),
+    st.sampled_from(FILTERINGS),
+    st.sampled_from([0, 1, -1, 3, None]),
+    lifetime_s=st.sampled_from([5.0, 30.0, 200.0]),
+)
+CHANGES = st.sampled_from(["move", "doubt", "refresh", "router", "down", "up", "lossy", "none", "two", "one", "noise"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(KINDS, KINDS, st.lists(st.tuples(CHANGES, st.floats(0.0, 400.0)), max_size=8), st.integers(0, 1000))
+def test_whatever_happens_in_the_end_the_nat_is_known(
+    first: FakeNat, last: FakeNat, changes: list[tuple[str, float]], seed: int
+) -> None:
+    """Moves, other routers, loss, dead servers and other servers, at any time; then an hour of peace, and a look."""
+    bench = Bench(first, seed=seed).start()
+    for change, pause in changes:
+        match change:
+            case "move":
+                bench.reflexive.handle_moved(bench.now)
+            case "doubt":
+                bench.reflexive.doubt(bench.now)
+            case "refresh":
+                bench.reflexive.refresh(bench.now, via=2)
+            case "router":
+                bench.nat = last
+            case "down" | "up":
+                bench.is_up = change == "up"
+            case "lossy":
+                bench.loss = 0.5
+            case "none":
+                bench.reflexive.handle_servers((), bench.now)
+            case "one" | "two":
+                servers = [Address(ip, 3478) for ip in SERVER_IPS]
+                bench.reflexive.handle_servers(servers[: 1 if change == "one" else 2], bench.now)
+            case "noise":
+                bench.hear(SERVER, bench.chance.randbytes(40))
+        bench.run(bench.now + pause)
+    bench.nat, bench.is_up, bench.loss = last, True, 0.0
+    bench.reflexive.handle_servers((SERVER,), bench.now)
+    bench.run(bench.now + 1000.0)  # what socket 1 has sent to other servers is forgotten
+    bench.reflexive.handle_moved(bench.now)
+    bench.settle()
+    nat = bench.reflexive.nat
+    assert (nat.mapping, nat.filtering, nat.carries_udp) == (last.mapping, last.filtering, True)
+    assert bench.reflexive.addresses
