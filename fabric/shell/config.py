@@ -41,6 +41,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Addresses of the discovery service, instead of those learned at enrolment."""
     stun: tuple[HostAndPort, ...] = ()
     """STUN servers, instead of those that the service names."""
+    proxy: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+    """`http://[user:password@]host:port`, through which the service and relays are reached over TLS; empty for none.
+    Without it, the environment's `https_proxy`, `all_proxy` and `no_proxy`."""
     path_mtu: Annotated[int, msgspec.Meta(ge=1400, le=9216)] = 1500
     """MTU of the networks between endpoints: no outer packet is longer."""
     mtu: Annotated[int, msgspec.Meta(ge=1280, le=9216)] | None = None
@@ -59,6 +62,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     service_retry_limit_s: Seconds = 30.0
     service_silence_s: Seconds = 20.0
     """The service is asked for a sign of life this often, and given up after half of it without one."""
+
+    def __repr__(self) -> str:
+        """Shows no proxy, which may have a password in it."""
+        return f"Config({self.device}, port={self.port})"
 
 
 def load_config(state: Path, environment: Mapping[str, str], options: Mapping[str, object] | None = None) -> Config:

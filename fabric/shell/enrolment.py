@@ -34,6 +34,7 @@ from fabric.shell.config import load_config
 from fabric.shell.custody import open_identity
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.papers import Network, is_enrolled, load_papers, split_host, store_papers
+from fabric.shell.proxy import HttpProxy, Outlet, outlet_of
 from fabric.shell.tls import context_to_look, context_under
 from fabric.wire.rendezvous import (
     EnrolmentAnswer,
@@ -88,8 +89,9 @@ def enrol(directory: Path, pasted: str, name: str | None, environment: Mapping[s
     secrets = open_identity(directory, config.passphrase_file, environment, os.urandom)
     if is_enrolled(directory) and (known := _still_enrolled(directory, key, name, secrets.custody.value)):
         return known
-    service = _find_service(key)
-    answer = _ask(service, key, make_request(secrets.seed, wanted))
+    outlet = outlet_of(config.proxy, environment)
+    service = _find_service(key, outlet)
+    answer = _ask(service, key, make_request(secrets.seed, wanted), outlet)
     certificate = _judge_answer(answer, service.root, wanted, Ed25519Signer(secrets.seed).public_key)
     store_papers(
         directory,
@@ -146,13 +148,13 @@ def _still_enrolled(directory: Path, key: EnrolmentKey, name: str | None, custod
     return Enrolled(certificate, trust.network, custody, is_new=False)
 
 
-def _find_service(key: EnrolmentKey) -> _Judged:
+def _find_service(key: EnrolmentKey, outlet: Outlet) -> _Judged:
     """Returns the first address of the key where the pinned authority's service answers."""
     failures: list[str] = []
     is_foreign = False
     for address in key.addresses:
         try:
-            return _judge_service(address, _look(address), key.authority_fingerprint)
+            return _judge_service(address, _look(address, outlet), key.authority_fingerprint)
         except AuthenticationError as error:
             is_foreign = True
             failures.append(f"{address}: {error}")
@@ -166,11 +168,11 @@ def _find_service(key: EnrolmentKey) -> _Judged:
     raise CommandError(ExitCode.UNREACHABLE, f"the service can't be reached ({told}): try again later")
 
 
-def _look(address: str) -> list[bytes]:
+def _look(address: str, outlet: Outlet) -> list[bytes]:
     """Returns the chain (DER) that is shown at `address`, the service's own certificate first. Raises `OSError`."""
     host, port = split_host(address)
     with (
-        socket.create_connection((host, port), timeout=CONNECT_S) as tcp,
+        outlet.connect_blocking(host, port, CONNECT_S) as tcp,
         context_to_look().wrap_socket(tcp, server_hostname=host) as tls,
     ):
         # Python 3.13 has get_unverified_chain() in public; 3.10 to 3.12 only on the inner object.
@@ -201,14 +203,15 @@ def _pinned_root(chain: list[bytes], fingerprint: bytes) -> Root | None:
     return None
 
 
-def _ask(service: _Judged, key: EnrolmentKey, request: bytes) -> EnrolmentAnswer:
+def _ask(service: _Judged, key: EnrolmentKey, request: bytes, outlet: Outlet) -> EnrolmentAnswer:
     """Sends the request under the pinned root. Raises `CommandError`."""
     proof = enrolment_proof(key.secret, request, service.tls_certificate)
     body = encode_enrolment(EnrolmentRequest(key.key_id, request, proof))
     context = context_under(service.root.der)
     timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
     try:
-        with httpx.Client(verify=context, timeout=timeout, trust_env=False) as client:
+        proxy = _httpx_proxy(outlet.proxy_for(split_host(service.address)[0]))
+        with httpx.Client(verify=context, timeout=timeout, trust_env=False, proxy=proxy) as client:
             response = client.post(
                 f"https://{service.address}{ENROL_PATH}", content=body, headers={"content-type": MEDIA_TYPE}
             )
@@ -217,6 +220,13 @@ def _ask(service: _Judged, key: EnrolmentKey, request: bytes) -> EnrolmentAnswer
             ExitCode.UNREACHABLE, f"the service at {service.address} broke off ({error}): try again, it is safe"
         ) from None
     return _read_answer(service.address, response)
+
+
+def _httpx_proxy(proxy: HttpProxy | None) -> httpx.Proxy | None:
+    if proxy is None:
+        return None
+    headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+    return httpx.Proxy(f"http://{proxy}", headers=headers)
 
 
 def _read_answer(address: str, response: httpx.Response) -> EnrolmentAnswer:
