@@ -30,6 +30,9 @@ from fabric.wire.pcp import GATEWAY_PORT, MAX_BYTES, NEWS_PORT
 
 CLOSE_S = 1.5
 
+NEWS_PAUSE_S = 0.05
+"""Anybody on the LAN can send to the port of gateways' news: twenty a second are looked at."""
+
 _log = Log("fabric.port_mapping")
 
 
@@ -149,6 +152,7 @@ class PortMapper:
                 except OSError:
                     continue
                 self._take(Address(ip, port), payload)
+                await trio.sleep(NEWS_PAUSE_S)
 
     def _take(self, source: Address, payload: bytes) -> None:
         try:
