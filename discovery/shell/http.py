@@ -1,4 +1,4 @@
-"""What the service serves over HTTPS: enrolment, the root certificate, and the WebSocket of the channel."""
+"""What the service serves over HTTPS: enrolment, the root certificate, and the WebSockets of channel and relay."""
 
 from __future__ import annotations
 
