@@ -10,13 +10,12 @@ answers is used. Its CHALLENGE costs the relay nothing. BIND, CHALLENGE, BIND, B
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from fabric.core.events import RelayLinkUnwanted, RelayLinkWanted
 from fabric.core.machine import NEVER, Draw, Instant, Transmit
 from fabric.core.relay_binding import BINDS_AT_ONCE, Binding, Bindings, BindQueue
+from fabric.core.relay_tls import ChannelsChanged, StationEvent, TlsLink
 from fabric.core.relay_upkeep import REFRESH_RETRIES_MOVED_S, Lookout, Sight, Upkeep
 from fabric.errors import DecodeError
 from fabric.wire import relay as wire
@@ -38,32 +37,8 @@ REFUSED_PAUSE_S = 0.02
 REFRESH_TLS_S = 30.0
 REFRESH_LEAST_S = 5.0
 """However short the life that a relay gives its channels."""
-RELEASE_S = 60.0
-"""UDP that has come back may go again: the TLS connection waits so long."""
-OPEN_RETRY_S = 1.0
-OPEN_TRIES = 3
-"""A fresh TLS connection over which the relay never answers is opened anew."""
-
 Sign = Callable[[bytes, bytes], bytes]
 """Signature over cookie and grant id by the own identity key."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelsChanged:
-    """`Relays.channels` of this peer are others now."""
-
-    peer: str
-
-
-StationEvent = RelayLinkWanted | RelayLinkUnwanted | ChannelsChanged
-
-
-class Link(enum.Enum):
-    """The TLS connection."""
-
-    UNWANTED = "unwanted"
-    WANTED = "wanted"
-    UP = "up"
 
 
 @dataclass(slots=True)
@@ -100,14 +75,10 @@ class Station:
         self._bindings = Bindings(lambda peer: announce(ChannelsChanged(peer)))
         self._queue = BindQueue()
         self._ways: dict[Address, _Way] = {}
-        self._tls: Address | None = None
-        self._link = Link.UNWANTED
+        self._link = TlsLink(place, announce)
         self._active: _Way | None = None
         self._lookout = Lookout()
         self._upkeep = Upkeep()
-        self._open_at: Instant = NEVER
-        self._open_tries = 0
-        self._release_at: Instant = NEVER
         self.interval_s = REFRESH_TLS_S
 
     @property
@@ -135,16 +106,14 @@ class Station:
         self._bindings.remove(peer)
 
     def close(self) -> None:
-        if self._link is not Link.UNWANTED:
-            self._release()
+        self._link.release()
 
     # the ways to the relay
 
     def handle_addresses(self, udp: tuple[Address, ...], tls: Address | None, now: Instant) -> None:
         """The relay is at these addresses now. What is in use and still among them stays as it is."""
-        if self._link is Link.UNWANTED:
-            self._tls = tls
-        wanted = udp if self._tls is None else (*udp, self._tls)
+        self._link.handle_address(tls)
+        wanted = udp if self._link.address is None else (*udp, self._link.address)
         has_more = not set(wanted) <= set(self._ways)
         self._ways = {address: self._ways.get(address) or _Way(address) for address in wanted}
         if self._active is not None and self._active.address not in self._ways:
@@ -154,17 +123,16 @@ class Station:
 
     def handle_link(self, *, up: bool, now: Instant) -> None:
         """The TLS connection stands, or no longer; the shell opens it again. A new one means nothing to the relay."""
-        if self._link is Link.UNWANTED or self._tls is None:
+        address = self._link.address
+        if address is None or not self._link.handle(up=up):
             return
-        self._link = Link.UP if up else Link.WANTED
-        self._open_at = NEVER
-        self._ways[self._tls] = _Way(self._tls)
-        if self._active is not None and self._active.address == self._tls:
+        self._ways[address] = _Way(address)
+        if self._active is not None and self._active.address == address:
             self._lose(now)
-        elif up and self._active is None:
-            self._begin_opening(now)
+        elif self._active is None:
+            self._link.begin_opening(now)
         if not up:
-            self._bindings.drop_channels(self._tls)
+            self._bindings.drop_channels(address)
 
     def handle_moved(self, now: Instant) -> None:
         """The own network changed: the relay perhaps knows this end by another address, and other ways may open."""
@@ -267,9 +235,9 @@ class Station:
     def handle_timeout(self, now: Instant) -> None:
         if self._lookout.due <= now:
             self._look(now)
-        if self._open_at <= now:
+        if self._link.open_at <= now:
             self._look_over_link(now)
-        if self._release_at <= now:
+        if self._link.release_at <= now:
             self._release()
         if self._upkeep.due <= now:
             self._refresh(now)
@@ -278,7 +246,7 @@ class Station:
 
     def next_timeout(self) -> Instant:
         asked = self._queue.next() if self._active is not None else None
-        planned = min(self._lookout.due, self._open_at, self._release_at, self._upkeep.due)
+        planned = min(self._lookout.due, self._link.open_at, self._link.release_at, self._upkeep.due)
         return planned if asked is None else min(planned, asked)
 
     # looking
@@ -290,9 +258,9 @@ class Station:
         if any(not way.is_tls for way in self._ways.values()):
             self._lookout.begin(now)
         else:
-            self._want_link()
-        if self._active is None and self._link is Link.UP and self._open_at == NEVER:
-            self._begin_opening(now)
+            self._link.want()
+        if self._active is None:
+            self._link.begin_opening(now)
 
     def _look(self, now: Instant) -> None:
         if self._bindings.living() is None:
@@ -301,7 +269,7 @@ class Station:
         has_tls = self._active is not None
         limit_s = LOOK_LIMIT_S if has_tls else LOOK_LIMIT_LOST_S
         if self._lookout.handle_due(now, limit_s, self._draw(1)[0] / 255) is Sight.SILENCE:
-            self._want_link()
+            self._link.want()
             return
         for way in self._ways.values():
             if not way.is_tls:
@@ -316,8 +284,8 @@ class Station:
     def _look_again(self, way: _Way, at: Instant) -> None:
         """The relay is there, but didn't like the grant that was shown to it."""
         if way.is_tls and self._active is None:
-            self._open_at = at
-            self._open_tries = 0
+            self._link.stop_opening()
+            self._link.begin_opening(at)
         elif not way.is_tls and (self._active is None or self._active.is_tls):
             self._lookout.begin(at)
 
@@ -328,10 +296,10 @@ class Station:
         self._active = way
         self._upkeep.stop()
         if way.is_tls:
-            self._open_at = NEVER
+            self._link.stop_opening()
         else:
             self._lookout.stop()
-            self._release_at = now + RELEASE_S if self._link is not Link.UNWANTED else NEVER
+            self._link.plan_release(now)
         for binding in self._bindings:
             if not binding.is_dead:
                 binding.rest()
@@ -341,7 +309,7 @@ class Station:
         """The way in use carries no longer: its channels are gone."""
         way, self._active = self._active, None
         self._upkeep.stop()
-        self._release_at = NEVER
+        self._link.keep()
         for binding in self._bindings:
             binding.rest()
         if way is not None:
@@ -349,39 +317,21 @@ class Station:
             self._bindings.drop_channels(way.address)
         self._seek(now)
 
-    # the TLS connection
-
-    def _want_link(self) -> None:
-        if self._link is Link.UNWANTED and self._tls is not None:
-            self._link = Link.WANTED
-            self._announce(RelayLinkWanted(self._place, self._tls))
-
-    def _begin_opening(self, now: Instant) -> None:
-        self._open_at = now
-        self._open_tries = 0
-
     def _look_over_link(self, now: Instant) -> None:
-        self._open_at = NEVER
-        if self._tls is None or self._bindings.living() is None:
-            return
-        if self._open_tries == OPEN_TRIES:
-            self._renew_link()
-            return
-        self._open_tries += 1
-        self._open_at = now + OPEN_RETRY_S
-        self._look_over(self._ways[self._tls])
-
-    def _renew_link(self) -> None:
-        self._release()
-        self._want_link()
+        address = self._link.address
+        if address is None or self._bindings.living() is None:
+            self._link.stop_opening()
+        elif self._link.handle_open_due(now):
+            self._look_over(self._ways[address])
+        else:
+            self._release()
+            self._link.want()
 
     def _release(self) -> None:
-        self._link = Link.UNWANTED
-        self._release_at = self._open_at = NEVER
-        if self._tls is not None:
-            self._ways[self._tls] = _Way(self._tls)
-            self._bindings.drop_channels(self._tls)
-            self._announce(RelayLinkUnwanted(self._tls))
+        self._link.release()
+        if (address := self._link.address) is not None:
+            self._ways[address] = _Way(address)
+            self._bindings.drop_channels(address)
 
     # channels
 
@@ -432,7 +382,8 @@ class Station:
 
     def _handle_silence(self, way: _Way, now: Instant) -> None:
         if way.is_tls:
-            self._renew_link()
+            self._release()
+            self._link.want()
         self._lose(now)
 
     def _interval(self, way: _Way) -> float:

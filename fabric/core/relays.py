@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from fabric.core.events import RelaysNamed
 from fabric.core.identity import Identity
 from fabric.core.machine import Draw, Instant, Transmit
-from fabric.core.relay_station import ChannelsChanged, Station, StationEvent
+from fabric.core.relay_station import Station
+from fabric.core.relay_tls import ChannelsChanged, StationEvent
 from fabric.crypto.signature import LABEL_RELAY
 from fabric.errors import DecodeError
 from fabric.identity.grant import grant_id

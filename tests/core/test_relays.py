@@ -14,7 +14,8 @@ from discovery.core.relay import Relay, RelaySettings
 from fabric.core.events import RelayLinkUnwanted, RelayLinkWanted, RelaysNamed
 from fabric.core.machine import Calendar, drain
 from fabric.core.relay_binding import BINDS_AT_ONCE, BINDS_PER_S
-from fabric.core.relay_station import FULL_PAUSE_S, MAX_CHALLENGES, RELEASE_S
+from fabric.core.relay_station import FULL_PAUSE_S, MAX_CHALLENGES
+from fabric.core.relay_tls import RELEASE_S
 from fabric.core.relay_upkeep import LOOKS_S
 from fabric.core.relays import DUMMY_IP, INTERVAL_S, MAX_RELAYS, ChannelsChanged, RelayEvent, Relays, ResolvedRelay
 from fabric.errors import DecodeError
@@ -515,6 +516,19 @@ def test_a_refused_grant_is_not_shown_again_until_a_new_one_comes() -> None:
     assert not scene.asked(Bind, since)
     scene.granted("b.home")
     scene.step()
+    scene.until(lambda: scene.channel() is not None, 2.0)
+
+
+@pytest.mark.parametrize("carries", [no_udp, lambda _relay: True])
+def test_one_refused_grant_keeps_no_other_from_its_channel(carries: Callable[[Address], bool]) -> None:
+    scene = Scene()
+    scene.carries = carries
+    for peer in ("p1.home", "p2.home", "p3.home"):
+        scene.relays.handle_granted(peer, scene.grant(peer)[:-1] + b"!", (PLACE,), 0.0)
+    scene.granted("b.home")
+    scene.resolve()
+    scene.run(2.0)
+    scene.connect()
     scene.until(lambda: scene.channel() is not None, 2.0)
 
 
