@@ -272,3 +272,17 @@ async def _watching(told: list[Gateway | None], task_status: trio.TaskStatus[Non
             task_status.started()
 
     await watch_gateway("fabric0", handle)
+
+
+def test_a_gateway_behind_a_carriers_nat_refuses_and_says_that_its_line_is_no_good(home: Home) -> None:
+    flat = home.lab.site("flat", Nat.CARRIER)
+    dave = flat.host("dave")
+    gateway = Miniupnpd(home.lab, flat)
+    gateway.start()
+    with Running(dave) as running:
+        until(lambda: running.outcome[0] is Outcome.REFUSED)
+        assert running.mapper is not None
+        until(lambda: "UPnP: it is not connected" in running.mapper.report.words)  # type: ignore[union-attr]
+        assert "NAT-PMP: its own line is down" in running.mapper.report.words
+        assert running.told == []
+    gateway.stop()
