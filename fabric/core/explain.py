@@ -89,6 +89,8 @@ def ways_to_better(case: Case) -> tuple[str, ...]:
         return ()
     if _shares_no_family(case):
         return (f"use {_their_family(case)} here too",)
+    if case.here.nat.mapping is Mapping.UNKNOWN or case.theirs.mapping is Mapping.UNKNOWN:
+        return (_look_closer(case),)
     openings = _openings(case)
     if not openings and case.here.can_forward:
         openings = ("see that no firewall on either host stops UDP",)
@@ -250,6 +252,14 @@ def _let_udp_out(case: Case) -> str:
     return "let UDP out of the network here" if case.theirs.carries_udp else "let UDP out of both networks"
 
 
+def _look_closer(case: Case) -> str:
+    """Of an unknown network it is not even known that UDP gets out: nothing can be promised to be enough."""
+    if case.here.nat.mapping is not Mapping.UNKNOWN:
+        return f"see what `fabric doctor` finds at {case.peer}"
+    where = "here" if case.theirs.mapping is not Mapping.UNKNOWN else f"here and at {case.peer}"
+    return f"see what `fabric doctor` finds {where}"
+
+
 def _openings(case: Case) -> tuple[str, ...]:
     """Whose port to open for everybody. Where both have IPv6 that is the shorter way: no port is forwarded there."""
     over = " over IPv6" if _both_have_ipv6(case) else ""
@@ -269,7 +279,7 @@ def _closed_sides(case: Case) -> Iterator[tuple[str, int, str]]:
     for nat, port, where in ((case.here.nat, own_port, "this host"), (case.theirs, _their_port(case), case.peer)):
         is_open = nat.filtering is Filtering.ENDPOINT_INDEPENDENT and not nat.mapping.is_dependent
         if port and (not is_open or _both_have_ipv6(case)):  # the behaviour is that of IPv4
-            yield ("let" if nat.mapping in (Mapping.NONE, Mapping.UNKNOWN) else "forward"), port, where
+            yield ("let" if nat.mapping is Mapping.NONE else "forward"), port, where
 
 
 def _opening(verb: str, port: int, over: str) -> str:

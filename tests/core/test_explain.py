@@ -45,9 +45,11 @@ def attempt(
     return Attempt(remote, candidate, kind, outcome, 18, 30.0, 3.0, None, None, None)
 
 
-def relayed(here: NatBehaviour, theirs: NatBehaviour, *attempts: Attempt, **more: object) -> Case:
+def relayed(
+    here: NatBehaviour, theirs: NatBehaviour, *attempts: Attempt, has_ipv6: bool = False, **more: object
+) -> Case:
     facts = {"path": PathKind.RELAY_UDP, "remote": RELAY, "attempts": attempts or (attempt(),), **more}
-    return Case("web-1", Here(PORT, here), theirs, **facts)  # type: ignore[arg-type]
+    return Case("web-1", Here(PORT, here, has_ipv6=has_ipv6), theirs, **facts)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def relayed(here: NatBehaviour, theirs: NatBehaviour, *attempts: Attempt, **more
         (
             relayed(SYMMETRIC, UNKNOWN_NAT),
             "over the relay at 192.0.2.9:3478, because the NAT here gives every destination its own port and no "
-            "address of web-1 answers; forward UDP 41641 to this host, let UDP 5555 in at web-1 or use IPv6",
+            "address of web-1 answers; see what `fabric doctor` finds at web-1",
         ),
         (
             relayed(UNKNOWN_NAT, SYMMETRIC, attempt(outcome=Outcome.TRYING)),
@@ -114,7 +116,12 @@ def relayed(here: NatBehaviour, theirs: NatBehaviour, *attempts: Attempt, **more
         (
             Case("web-1", Here(PORT), path=PathKind.DIRECT_TCP, attempts=(attempt(),)),
             "directly over TCP, because no address of web-1 answers over UDP; "
-            "let UDP 41641 in at this host, let UDP 5555 in at web-1 or use IPv6",
+            "see what `fabric doctor` finds here and at web-1",
+        ),
+        (
+            relayed(FIREWALL, FIREWALL, attempt(), attempt("2001:db8::7"), has_ipv6=True),
+            "over the relay at 192.0.2.9:3478, because no address of web-1 answers; "
+            "let UDP 41641 in over IPv6 at this host or let UDP 5555 in over IPv6 at web-1",
         ),
         (
             Case("web-1", Here(PORT), path=PathKind.DIRECT_UDP, remote=Address("2001:db8::7", 5)),
@@ -244,6 +251,9 @@ def check_ways(case: Case, sentence: str, ways: tuple[str, ...]) -> None:
     if not here.carries_udp or not theirs.carries_udp:
         assert "forward" not in said
         assert "IPv6" not in said
+    if Mapping.UNKNOWN in (here.mapping, theirs.mapping):
+        assert "forward" not in said
+        assert "let UDP 4" not in said
     if has_both_ipv6:
         assert "forward" not in said
         assert "use IPv6" not in said
