@@ -21,10 +21,10 @@ from discovery.shell.state import Serving, key_pem, seed_of, server_context
 from fabric.crypto.signature import SEED_BYTES, Ed25519Signer
 from fabric.errors import AuthenticationError, ConfigurationError
 from fabric.identity.authority import BACKDATE_S, Authority, draw_serial
-from fabric.identity.fault import CertificateFaultError, Fault
 from fabric.identity.root import decode_root
+from fabric.identity.service_certificate import relay_certificate_of
 from fabric.identity.trust import Trust
-from fabric.identity.x509_form import Form, read_form
+from fabric.identity.x509_form import read_form
 
 RELAY_FILE = "relay.pem"
 WARN_S = 30 * 86_400.0
@@ -76,17 +76,12 @@ def _read(path: Path, unix: float) -> RelayPapers:
     if len(ders) != 2:
         raise ValueError("it has to hold a key and two certificates")
     root = decode_root(ders[1])
-    form = read_form(ders[0])
+    trust = Trust(root.der, root.network, None)
+    certificate = relay_certificate_of(read_form(ders[0]))
+    for host in certificate.hosts:
+        trust.check_relay(certificate.der, host, unix)
     signer = Ed25519Signer(seed_of(text.encode()))
-    if not root.signed(form) or form.public_key != signer.public_key:
-        raise CertificateFaultError(Fault.FOREIGN)
-    _check_life(form, unix)
-    serving = Serving(server_context(path), ServiceIdentity(ders[0], signer), form.not_after - WARN_S)
-    return RelayPapers(Trust(root.der, root.network, None), serving, form.not_after)
-
-
-def _check_life(form: Form, unix: float) -> None:
-    if unix < form.not_before:
-        raise CertificateFaultError(Fault.NOT_YET_VALID)
-    if unix >= form.not_after:
-        raise CertificateFaultError(Fault.EXPIRED)
+    if signer.public_key != certificate.public_key:
+        raise ValueError("its certificate is for another key")
+    serving = Serving(server_context(path), ServiceIdentity(certificate.der, signer), certificate.not_after - WARN_S)
+    return RelayPapers(trust, serving, certificate.not_after)

@@ -1,4 +1,4 @@
-"""The discovery service's TLS certificate, under the same root as the endpoints' but never to be taken for one."""
+"""TLS certificates of the service and of relays, under the same root as the endpoints' but never taken for one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fabric.identity.fault import CertificateFaultError, Fault
-from fabric.identity.x509_form import Form, alternative_names, require_leaf
+from fabric.identity.x509_form import RELAY_PURPOSE, Form, alternative_names, require_leaf
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceCertificate:
-    """What a service certificate says. `hosts` are DNS names and IP addresses as text; times are unix seconds."""
+    """What it says, a service's or a relay's. `hosts` are DNS names and IP addresses as text; times are unix seconds."""
 
     der: bytes = field(repr=False)
     hosts: tuple[str, ...]
@@ -27,6 +27,16 @@ class ServiceCertificate:
 def service_certificate_of(form: Form) -> ServiceCertificate:
     """Raises `CertificateFaultError` unless the form is a service's."""
     require_leaf(form, ExtendedKeyUsageOID.SERVER_AUTH)
+    return _read(form)
+
+
+def relay_certificate_of(form: Form) -> ServiceCertificate:
+    """Raises `CertificateFaultError` unless the form is that of a relay which runs alone."""
+    require_leaf(form, ExtendedKeyUsageOID.SERVER_AUTH, RELAY_PURPOSE)
+    return _read(form)
+
+
+def _read(form: Form) -> ServiceCertificate:
     return ServiceCertificate(
         der=form.der,
         hosts=tuple(_host(entry) for entry in alternative_names(form)),

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fabric.identity.certificate import Certificate, certificate_of
 from fabric.identity.fault import CertificateFaultError, Fault
 from fabric.identity.revocation import RevocationList, open_revocations
 from fabric.identity.root import Root, decode_root
-from fabric.identity.service_certificate import ServiceCertificate, canonical_host, service_certificate_of
+from fabric.identity.service_certificate import (
+    ServiceCertificate,
+    canonical_host,
+    relay_certificate_of,
+    service_certificate_of,
+)
 from fabric.identity.x509_form import Form, read_form
 
 _REMEMBERED = 1024
@@ -70,9 +77,23 @@ class Trust:
 
         Raises `CertificateFaultError`.
         """
+        return self._check_server(service_certificate_of, certificate_der, host, unix)
+
+    def check_relay(self, certificate_der: bytes, host: str, unix: float) -> ServiceCertificate:
+        """As `check_service`, for a relay: one that runs alone, or the service, which is a relay too."""
+        try:
+            return self._check_server(relay_certificate_of, certificate_der, host, unix)
+        except CertificateFaultError as refused:
+            if refused.reason is not Fault.PROFILE:
+                raise
+        return self.check_service(certificate_der, host, unix)
+
+    def _check_server(
+        self, read: Callable[[Form], ServiceCertificate], certificate_der: bytes, host: str, unix: float
+    ) -> ServiceCertificate:
         form = read_form(certificate_der)
         self._check_chain(form)
-        certificate = service_certificate_of(form)
+        certificate = read(form)
         self._check_life(certificate, unix)
         if canonical_host(host) not in certificate.hosts:
             raise CertificateFaultError(Fault.WRONG_NAME, f'it is for {", ".join(certificate.hosts)}, not for "{host}"')

@@ -91,11 +91,11 @@ def _read(der: bytes) -> Form:
     )
 
 
-def require_leaf(form: Form, purpose: ObjectIdentifier) -> None:
-    """Raises `CertificateFaultError` unless it is no authority's, may sign, and is for `purpose` alone."""
+def require_leaf(form: Form, *purposes: ObjectIdentifier) -> None:
+    """Raises `CertificateFaultError` unless it is no authority's, may sign, and is for these purposes alone."""
     _require_constraints(form, x509.BasicConstraints(ca=False, path_length=None))
     _require_usage(form, leaf_usage())
-    if list(extension_of(form, x509.ExtendedKeyUsage).value) != [purpose]:
+    if tuple(extension_of(form, x509.ExtendedKeyUsage).value) != purposes:
         raise CertificateFaultError(Fault.PROFILE, "its extended key usage")
 
 

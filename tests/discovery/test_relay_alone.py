@@ -94,6 +94,9 @@ async def test_the_certificate_of_a_relay_is_neither_the_services_nor_an_endpoin
         ):
             with pytest.raises(CertificateError):
                 believed()
+        assert trust.check_relay(identity.certificate, "127.0.0.1", unix).hosts == ("127.0.0.1",)
+        with pytest.raises(CertificateError):
+            trust.check_relay(identity.certificate, "127.0.0.2", unix)
         grant = Grant("home", bytes(16), 0, bytes(32), unix, unix + 60, 1, 1)
         with pytest.raises(CertificateError):
             open_grant(sign_grant(identity.signer, identity.certificate, grant), trust, unix)

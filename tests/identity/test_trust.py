@@ -47,6 +47,19 @@ def test_a_proper_certificate_is_believed_the_first_time_and_again() -> None:
     assert (trust.network, trust.fingerprint) == ("home", HOME.authority.fingerprint)
 
 
+def test_the_service_is_a_relay_too_and_an_endpoint_is_none() -> None:
+    trust = HOME.trust()
+    assert trust.check_relay(HOME.service(), "192.0.2.1", NOW).hosts[0] == "discovery.example"
+    for der, host, unix in (
+        (ENDPOINT, "web-1.home", NOW),
+        (HOME.service(), "192.0.2.9", NOW),
+        (HOME.service(), "192.0.2.1", START + LIFE_S),
+        (IMPOSTOR.service(), "192.0.2.1", NOW),
+    ):
+        with pytest.raises(CertificateError):
+            trust.check_relay(der, host, unix)
+
+
 @pytest.mark.parametrize("is_remembered", [False, True])
 def test_each_rule_has_its_own_reason_and_none_is_skipped_for_a_remembered_one(is_remembered: bool) -> None:
     trust = HOME.trust()
