@@ -32,6 +32,8 @@ BIND_PAUSE_LIMIT_S = 60.0
 FULL_PAUSE_S = 60.0
 MAX_CHALLENGES = 3
 """To one question: each costs a signature, and a relay that never has enough gets no more."""
+DOUBT_S = 2.0
+"""As often as a doubt is worth a question: a thousand peers may lose their paths in one moment."""
 REFUSED_PAUSE_S = 0.02
 """As binds are paced: every grant of a relay's may be refused in a row."""
 REFRESH_TLS_S = 30.0
@@ -79,6 +81,7 @@ class Station:
         self._active: _Way | None = None
         self._lookout = Lookout()
         self._upkeep = Upkeep()
+        self._sought: Instant = -NEVER
         self.interval_s = REFRESH_TLS_S
 
     @property
@@ -146,9 +149,14 @@ class Station:
                 self._pursue(binding, now)
 
     def handle_doubt(self, now: Instant) -> None:
-        """There is a reason to think that a relay that was not reached is within reach again."""
-        if self._active is None:
-            self._seek(now)
+        """Something else is reached no longer, or again: so is the relay, perhaps. Cheap enough for every doubt."""
+        way = self._active
+        if way is None:
+            if now - self._sought >= DOUBT_S:
+                self._seek(now)
+        elif now - way.heard >= DOUBT_S and not self._upkeep.is_under_way:
+            standing = self._bindings.standing(way.address)
+            self._upkeep.begin(_numbers(standing), now, REFRESH_RETRIES_MOVED_S)
 
     # datagrams
 
@@ -255,6 +263,7 @@ class Station:
         """Looks for a better way than there is, from the beginning."""
         if not self._ways or self._bindings.living() is None:
             return
+        self._sought = now
         if any(not way.is_tls for way in self._ways.values()):
             self._lookout.begin(now)
         else:

@@ -128,7 +128,10 @@ class Relays:
             station.handle_moved(now)
 
     def doubt(self, now: Instant) -> None:
-        """Something outside is reached again: relays that were not may be, too."""
+        """Something outside is reached no longer, or again: asks the relays, unless they were just heard or asked.
+
+        Unlike `handle_moved` this may be called for every peer and every doubt.
+        """
         for station in self._stations.values():
             station.handle_doubt(now)
 

@@ -325,6 +325,31 @@ def test_a_doubt_looks_at_once_for_a_relay_that_is_not_reached() -> None:
     assert scene.until(lambda: scene.way() == UDP, 1.0) < 0.2
 
 
+def test_a_doubt_finds_a_relay_that_restarted() -> None:
+    scene = settled()
+    scene.start(IPV4)
+    scene.relays.doubt(scene.now)
+    scene.step()
+    scene.run(0.2)
+    assert scene.machines[IPV4].bindings == 1
+
+
+def test_many_doubts_cost_few_datagrams() -> None:
+    scene = settled()
+    since = len(scene.sent)
+    for _ in range(1000):
+        scene.relays.doubt(scene.now)
+        scene.run(0.01)
+    assert len(scene.sent) - since <= 6
+    scene.carries = lambda relay: False
+    scene.run(60.0)
+    since = len(scene.sent)
+    for _ in range(1000):
+        scene.relays.doubt(scene.now)
+        scene.run(0.01)
+    assert len(scene.sent) - since <= 20
+
+
 def test_a_relay_without_udp_is_reached_over_tls_at_once() -> None:
     place = RelayPlace("relay.example", 0, 443)
     scene = Scene()
