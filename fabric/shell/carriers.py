@@ -14,7 +14,7 @@ from typing import Protocol
 
 from fabric.dataplane.contract import Drop
 from fabric.shell.tcp import TcpLinks
-from fabric.shell.udp import Reader, UdpSockets
+from fabric.shell.udp import Reader, TooLong, UdpSockets
 from fabric.wire.address import Address, Target, Transport, target_of
 
 
@@ -73,7 +73,7 @@ class Carriers:
     def has_too_long(self) -> bool:
         return self._udp.has_too_long
 
-    def take_too_long(self) -> list[Target]:
+    def take_too_long(self) -> list[TooLong]:
         return self._udp.take_too_long()
 
     def open_extra(self, count: int) -> tuple[int, ...]:

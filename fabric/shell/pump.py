@@ -21,12 +21,12 @@ from fabric.core.machine import Instant
 from fabric.dataplane.contract import Control, Drop, Traffic
 from fabric.shell.clock import now
 from fabric.shell.tap import BATCH, Tap
-from fabric.shell.udp import Reader
+from fabric.shell.udp import Reader, TooLong
 from fabric.wire.address import Address, Target, Transport
 
 OnLeftover = Callable[[Sequence[tuple[bytes, Target]]], None]
 OnReports = Callable[[Sequence[Traffic], Sequence[Control]], None]
-OnTooLong = Callable[[Sequence[Target]], None]
+OnTooLong = Callable[[Sequence[TooLong]], None]
 
 STALL_S = 0.1
 """A UDP queue that stays full for so long is not busy but stuck: what waits for it is dropped."""
@@ -80,14 +80,13 @@ class Ways(Protocol):
     @property
     def has_too_long(self) -> bool: ...
 
-    def take_too_long(self) -> list[Target]: ...
+    def take_too_long(self) -> list[TooLong]: ...
 
 
 class Pump:
     """`on_leftover`, `on_reports` and `on_too_long` are called between batches, and may steer the lane.
 
-    Traffic comes before controls. `on_too_long` hears where datagrams were to go that this host's own device can't
-    carry.
+    Traffic comes before controls. `on_too_long` hears what this host's own devices refused to carry.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Pump:
         ways: Ways,
         on_leftover: OnLeftover,
         on_reports: OnReports,
-        on_too_long: OnTooLong = lambda _targets: None,
+        on_too_long: OnTooLong = lambda _refused: None,
     ) -> None:
         self._lane = lane
         self._tap = tap

@@ -30,6 +30,9 @@ from fabric.wire.relay import RELAY_CONTROL_TYPE, RELAYED_TYPE, unwrap_relayed, 
 Reader = tuple[socket.socket | SideSockets, Callable[[], list[tuple[bytes, Target]]]]
 """What to wait for until it is readable, and what to call then."""
 
+TooLong = tuple[Target, int]
+"""Where to, and the size of the outer packet in bytes, IP header included."""
+
 BATCH = 64
 BUFFER_BYTES = 8 << 20
 """Holds what arrives at 1 Gbit/s while the process doesn't run for 60 ms."""
@@ -43,6 +46,9 @@ _READ_BYTES = 16_384
 
 _FOR_RELAYS = bytes((RELAYED_TYPE,))
 """One comparison a datagram finds all that may have to do with a relay: it begins with this byte or one above."""
+
+_IPV4_UDP_BYTES = 20 + 8
+_IPV6_UDP_BYTES = 40 + 8
 
 # asm-generic/socket.h: beyond net.core.?mem_max, with CAP_NET_ADMIN
 _SO_SNDBUFFORCE = 32
@@ -68,7 +74,7 @@ class UdpSockets:
         self.drops: Counter[Drop] = Counter()
         self.side = SideSockets(lambda: _bind(socket.AF_INET, 0, is_wide=False), _widen_both, self.drops)
         self.elsewhere: Callable[[bytes, Target], bool] = self._refuse
-        self._too_long: dict[Target, None] = {}
+        self._too_long: dict[Target, int] = {}
 
     @property
     def readers(self) -> tuple[Reader, ...]:
@@ -148,10 +154,13 @@ class UdpSockets:
     def has_too_long(self) -> bool:
         return bool(self._too_long)
 
-    def take_too_long(self) -> list[Target]:
-        """Returns where a datagram was to go that this host's own device can't carry, and forgets them."""
-        targets, self._too_long = list(self._too_long), {}
-        return targets
+    def take_too_long(self) -> list[TooLong]:
+        """Returns what this host's own devices refused to carry, the shortest to each target, and forgets it.
+
+        It may have been a probe that asked for as much: only its size says whether data is in trouble.
+        """
+        refused, self._too_long = list(self._too_long.items()), {}
+        return refused
 
     def close(self) -> None:
         self.side.close_all()
@@ -203,15 +212,16 @@ class UdpSockets:
             try:
                 udp.sendto(datagram, to)
             except OSError as second:
-                self._lose(second, target)
+                self._lose(second, datagram, target)
         else:
-            self._lose(error, target)
+            self._lose(error, datagram, target)
 
-    def _lose(self, error: OSError, target: Target) -> None:
+    def _lose(self, error: OSError, datagram: bytes, target: Target) -> None:
         reason = _reason(error)
         self.drops[reason] += 1
-        if reason is Drop.OVERSIZE and len(self._too_long) < MAX_TOO_LONG:
-            self._too_long[target] = None
+        if reason is Drop.OVERSIZE and (target in self._too_long or len(self._too_long) < MAX_TOO_LONG):
+            size = len(datagram) + (_IPV6_UDP_BYTES if ":" in target[0] else _IPV4_UDP_BYTES)
+            self._too_long[target] = min(size, self._too_long.get(target, size))
 
     def _refuse(self, _datagram: bytes, _target: Target) -> bool:
         self.drops[Drop.NO_PATH] += 1

@@ -14,7 +14,7 @@ from fabric.shell.carriers import Carriers
 from fabric.shell.pump import Pump
 from fabric.shell.tap import Tap
 from fabric.shell.tcp import TcpLinks
-from fabric.shell.udp import UdpSockets, open_udp_sockets
+from fabric.shell.udp import TooLong, UdpSockets, open_udp_sockets
 from fabric.wire.address import Address, Target, Transport
 from fabric.wire.relay import wrap_relayed
 from tests.dataplane.pair import End, ipv4, meet
@@ -34,7 +34,7 @@ class Machine:
         end.underlay = Address("127.0.0.1", self.udp.port)
         self.leftovers: list[tuple[bytes, Target]] = []
         self.told: list[Traffic | Control] = []
-        self.too_long: list[Target] = []
+        self.too_long: list[TooLong] = []
         ways = Carriers(self.udp, self.tcp)
         self.pump = Pump(end.lane, self.tap, ways, self.leftovers.extend, self.handle_reports, self.too_long.extend)
 
@@ -247,7 +247,7 @@ async def test_core_hears_later_what_the_own_device_could_not_carry(
     with trio.fail_after(10):
         while not ann.too_long:
             await trio.testing.wait_all_tasks_blocked(0.001)
-    assert ann.too_long == [("127.0.0.1", bob.udp.port)]
+    assert ann.too_long == [(("127.0.0.1", bob.udp.port), 65_537)]
     assert ann.end.lane.drops() == {Drop.OVERSIZE: 1}
     nursery.cancel_scope.cancel()
 
