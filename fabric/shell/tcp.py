@@ -63,6 +63,9 @@ class LinkUser(Protocol):
 
     def handle_connect_failed(self, to: Address, why: str) -> None: ...
 
+    def handle_listening(self, *, up: bool) -> None:
+        """Whether connections are taken, after `listen`: False as well where another program has the port."""
+
     def handle_tcp_reflexive(self, addresses: Sequence[Address]) -> None: ...
 
 
@@ -214,6 +217,7 @@ class TcpLinks:
                 for family in (socket.AF_INET, socket.AF_INET6):
                     if (listener := open_listener(family, self._port)) is not None:
                         listeners.append(listener)
+                self._tell_listening(up=bool(listeners))
                 async with trio.open_nursery() as nursery:
                     for listener in listeners:
                         nursery.start_soon(self._accept, listener)
@@ -223,6 +227,12 @@ class TcpLinks:
             finally:
                 for listener in listeners:
                     listener.close()
+        if self._listening in (None, scope):
+            self._tell_listening(up=False)
+
+    def _tell_listening(self, *, up: bool) -> None:
+        if self._user is not None:
+            self._user.handle_listening(up=up)
 
     async def _accept(self, listener: socket.socket) -> None:
         while True:

@@ -53,6 +53,9 @@ class Machine:
     def handle_connect_failed(self, to: Address, why: str) -> None:
         raise AssertionError(why)
 
+    def handle_listening(self, *, up: bool) -> None:
+        pass
+
     def handle_tcp_reflexive(self, addresses: Sequence[Address]) -> None:
         raise AssertionError(addresses)
 

@@ -42,6 +42,7 @@ class End:
         self.reflexive: list[Sequence[Address]] = []
         self.came: list[tuple[bytes, Target]] = []
         self.batches = 0
+        self.listening: list[bool] = []
 
     def receive(self, batch: list[tuple[bytes, Target]]) -> None:
         self.came += batch
@@ -55,6 +56,9 @@ class End:
 
     def handle_connect_failed(self, to: Address, why: str) -> None:
         self.failed.append((to, why))
+
+    def handle_listening(self, *, up: bool) -> None:
+        self.listening.append(up)
 
     def handle_tcp_reflexive(self, addresses: Sequence[Address]) -> None:
         self.reflexive.append(tuple(addresses))
@@ -221,6 +225,23 @@ async def test_a_port_that_is_not_listened_on_any_more_is_closed_and_connections
     await trio.testing.wait_all_tasks_blocked()
     with socket.socket() as stranger:
         stranger.connect(("127.0.0.1", bob.port))
+    assert bob.listening == [True, False, True]
+    bob.links.listen(wanted=False)
+    bob.links.listen(wanted=True)
+    await trio.testing.wait_all_tasks_blocked()
+    assert bob.listening[3:] == [True]
+
+
+async def test_a_port_that_another_program_has_is_told(ends: tuple[End, End]) -> None:
+    ann, _ = ends
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", ann.port))
+        ann.links.listen(wanted=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ann.listening == [False]
+        ann.links.connect(ends[1].address)
+        await until(lambda: ann.failed)
+        assert ann.failed == [(ends[1].address, "address already in use")]
 
 
 async def test_numbers_are_never_used_again_and_a_pair_of_ports_is_free_at_once(ends: tuple[End, End]) -> None:
