@@ -1,7 +1,7 @@
 """What stands between this host and the servers, in one address family (RFC 5780 section 4).
 
     main socket   each server, and each server's other addresses      mapping
-    socket 1      the first server, never its other address           filtering, see `filtering_test`
+    socket 1      the first server, never its other address           filtering, see `filter_probe`
     socket 2      the first server, and its other address             more mappings made in a row, for the stride
 
 A look takes two round trips and, for the filtering, about 0.8 s. It is the servers' word, so it is taken for what it
@@ -10,15 +10,13 @@ is: a server that lies makes this host guess where it need not, or not where it 
 
 from __future__ import annotations
 
-import ipaddress
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from fabric.core.binding_query import BindingQueries, BindingQuery
-from fabric.core.filtering_test import FilteringTest
+from fabric.core.filter_probe import FilterProbe
 from fabric.core.machine import Draw, Instant, Transmit
+from fabric.core.nat_verdict import STEPS_TO_TRUST, mapping_of, other_of, stride_of
 from fabric.errors import DecodeError
 from fabric.wire.address import Address
 from fabric.wire.nat import Filtering, Mapping
@@ -32,10 +30,6 @@ PATIENCE_S = 2.0
 REMEMBERED_S = 900.0
 """Longer than NATs remember whom an idle socket has sent to, most of them."""
 
-STEPS_TO_TRUST = 3
-MAX_STEP = 16
-"""Behind a NAT that counts, others make mappings between two of ours; so many more, and it can't be told."""
-
 
 class NatProbe:
     """`mapping`, `filtering` and `stride` are those of the last look; `server` can do RFC 5780, if any can."""
@@ -46,7 +40,7 @@ class NatProbe:
         self._hosts: frozenset[str] = frozenset()
         self._touched: dict[Address, Instant] = {}
         self._patience_at: Instant | None = None
-        self._filter: FilteringTest | None = None
+        self._filter: FilterProbe | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -205,7 +199,7 @@ class NatProbe:
             other = replace(other, ip=server.ip)
         if other != server and replace(server, port=other.port) not in (self._touched.keys() - {server}):
             wanted_from = replace(other, via=FILTERING_SOCKET)
-            self._filter = FilteringTest(replace(server, via=FILTERING_SOCKET), wanted_from, self._draw, now)
+            self._filter = FilterProbe(replace(server, via=FILTERING_SOCKET), wanted_from, self._draw, now)
         self._touched[server] = now
 
     def _handle_refreshed(self, to: Address, port: int, now: Instant) -> None:
@@ -231,61 +225,3 @@ class NatProbe:
             self.stride = 0
         elif len(self._fresh) > STEPS_TO_TRUST:
             self.stride = stride_of([self._fresh[order] for order in sorted(self._fresh)])
-
-
-def mapping_of(seen: dict[Address, Address], hosts: frozenset[str]) -> Mapping:
-    """Returns what the addresses say under which one socket was seen, by whom.
-
-    Ports of one IP alone can't show a mapping that depends on the IP only: such NATs are rare, and it is called
-    independent. IPs alone can't tell whether the port counts too: it is taken to.
-    """
-    outsides = set(seen.values())
-    if len(outsides) == 1 and next(iter(outsides)).ip in hosts:
-        return Mapping.NONE
-    if len(seen) < 2:
-        return Mapping.UNKNOWN
-    if len(outsides) == 1:
-        return Mapping.ENDPOINT_INDEPENDENT
-    by_ip: dict[str, list[Address]] = {}
-    for server, outside in seen.items():
-        by_ip.setdefault(server.ip, []).append(outside)
-    several = [each for each in by_ip.values() if len(each) > 1]
-    if several and all(len(set(each)) == 1 for each in several):
-        return Mapping.ADDRESS_DEPENDENT
-    return Mapping.ADDRESS_AND_PORT_DEPENDENT
-
-
-def stride_of(ports: Sequence[int]) -> int:
-    """Returns the distance between the outside ports of mappings made in a row, 0 where it is not regular.
-
-    Only the longest run of short steps one way counts: before it a mapping may be an old one, and after the last port
-    comes the first. Others behind the same NAT make mappings too, so of the run the step seen most often is returned,
-    of two the shorter.
-    """
-    steps = [later - earlier for earlier, later in pairwise(ports) if later != earlier]
-    runs: list[list[int]] = [[]]
-    for step in steps:
-        if abs(step) > MAX_STEP or (runs[-1] and step * runs[-1][0] < 0):
-            runs.append([])
-        if abs(step) <= MAX_STEP:
-            runs[-1].append(step)
-    longest = max(runs, key=len)
-    if len(longest) < STEPS_TO_TRUST:
-        return 0
-    times = Counter(longest)
-    return min(times, key=lambda step: (-times[step], abs(step)))
-
-
-def other_of(server: Address, named: Address | None) -> Address | None:
-    """Returns the other address of `server` as this host is to use it, from what it named; None where it has none.
-
-    A server that is itself behind a translation names the IP that it knows of itself; and one that lies could name a
-    host of the own network, which nobody else can ask. Of those only the port is taken.
-    """
-    if named is None or named.is_ipv6 != server.is_ipv6:
-        return None
-    ip = ipaddress.ip_address(named.ip)
-    is_public = ip.is_global and not ip.is_multicast
-    if not is_public and ipaddress.ip_address(server.ip).is_global:
-        named = replace(named, ip=server.ip)
-    return None if named == server else named

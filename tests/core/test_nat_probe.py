@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabric.core.machine import drain
-from fabric.core.nat_probe import mapping_of, other_of, stride_of
+from fabric.core.nat_verdict import mapping_of, other_of, stride_of
 from fabric.core.reflexive import Reflexive
 from fabric.errors import DecodeError
 from fabric.wire.address import Address

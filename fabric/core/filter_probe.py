@@ -29,7 +29,7 @@ GRACE_S = 0.3
 PATIENCE_S = 2.0
 
 
-class FilteringTest:
+class FilterProbe:
     """`server` and `other` are the server's addresses, with the `via` of the socket that asks."""
 
     def __init__(self, server: Address, other: Address, draw: Draw, now: Instant) -> None:
@@ -47,7 +47,7 @@ class FilteringTest:
         """None while it goes on; `UNKNOWN` where too little came back, or the server can't do what it was asked."""
 
     def handle_datagram_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
-        """Raises `DecodeError` for what is no answer to a question of this test."""
+        """Raises `DecodeError` for what is no answer to a question of this probe."""
         query = self._queries.handle_datagram_untrusted(source, payload)
         if query.outcome is Outcome.REFUSED:
             self.result = Filtering.UNKNOWN
