@@ -102,11 +102,19 @@ class Server:
 
     async def _serve(self, stream: trio.SocketStream, source: str, port: int, asked: str) -> None:
         serving = self._serving()
-        caller = Caller(source, port, asked, serving.identity)
+
+        async def send(data: bytes) -> None:
+            """Beside Hypercorn, which writes under the same lock, and shields it as here: half a record is no TLS."""
+            async with server.send_lock:
+                with trio.CancelScope(shield=True):
+                    await tls.send_all(data)
+
+        caller = Caller(source, port, asked, serving.identity, send)
         tls = trio.SSLStream(_Metered(stream, caller), serving.context, server_side=True, https_compatible=True)
         state = ConnectionState({"caller": caller})
+        server = TCPServer(self._application, self._config, self._context, state, cast("_TlsStream", tls))
         try:
-            await TCPServer(self._application, self._config, self._context, state, cast("_TlsStream", tls))
+            await server
         except Exception as error:  # one connection's fault, ours or theirs, is not the others'
             self.counters["connection_failed"] += 1
             _log.debug("connection failed", source=source, why=repr(error))

@@ -14,7 +14,7 @@ from fabric.identity.x509_form import RELAY_PURPOSE, Form, alternative_names, re
 
 @dataclass(frozen=True, slots=True)
 class ServiceCertificate:
-    """What it says, a service's or a relay's. `hosts` are DNS names and IP addresses as text; times are unix seconds."""
+    """What it says, a service's or a relay's. `hosts` are DNS names and IP addresses as text; times unix seconds."""
 
     der: bytes = field(repr=False)
     hosts: tuple[str, ...]
