@@ -25,13 +25,13 @@ from fabric.errors import ConfigurationError, DecodeError
 from fabric.shell.side_sockets import SideSockets
 from fabric.wire.address import Target, Transport
 from fabric.wire.datagram import DATA_TYPE, GATED_TYPE
-from fabric.wire.relay import RELAY_CONTROL_TYPE, RELAYED_TYPE, unwrap_relayed, wrap_relayed
+from fabric.wire.relay import RELAY_CONTROL_TYPE, RELAYED_HEADER_BYTES, RELAYED_TYPE, unwrap_relayed, wrap_relayed
 
 Reader = tuple[socket.socket | SideSockets, Callable[[], list[tuple[bytes, Target]]]]
 """What to wait for until it is readable, and what to call then."""
 
 TooLong = tuple[Target, int]
-"""Where to, and the size of the outer packet in bytes, IP header included."""
+"""Where to, and the length of the datagram in bytes, as it was handed over: without what a relay's adds to it."""
 
 BATCH = 64
 BUFFER_BYTES = 8 << 20
@@ -46,9 +46,6 @@ _READ_BYTES = 16_384
 
 _FOR_RELAYS = bytes((RELAYED_TYPE,))
 """One comparison a datagram finds all that may have to do with a relay: it begins with this byte or one above."""
-
-_IPV4_UDP_BYTES = 20 + 8
-_IPV6_UDP_BYTES = 40 + 8
 
 # asm-generic/socket.h: beyond net.core.?mem_max, with CAP_NET_ADMIN
 _SO_SNDBUFFORCE = 32
@@ -157,7 +154,7 @@ class UdpSockets:
     def take_too_long(self) -> list[TooLong]:
         """Returns what this host's own devices refused to carry, the shortest to each target, and forgets it.
 
-        It may have been a probe that asked for as much: only its size says whether data is in trouble.
+        It may have been a probe that asked for as much: only its length says whether data is in trouble.
         """
         refused, self._too_long = list(self._too_long.items()), {}
         return refused
@@ -220,8 +217,9 @@ class UdpSockets:
         reason = _reason(error)
         self.drops[reason] += 1
         if reason is Drop.OVERSIZE and (target in self._too_long or len(self._too_long) < MAX_TOO_LONG):
-            size = len(datagram) + (_IPV6_UDP_BYTES if ":" in target[0] else _IPV4_UDP_BYTES)
-            self._too_long[target] = min(size, self._too_long.get(target, size))
+            is_wrapped = len(target) == 4 and target[2] is Transport.RELAY_UDP and target[3] != 0
+            length = len(datagram) - (RELAYED_HEADER_BYTES if is_wrapped else 0)
+            self._too_long[target] = min(length, self._too_long.get(target, length))
 
     def _refuse(self, _datagram: bytes, _target: Target) -> bool:
         self.drops[Drop.NO_PATH] += 1

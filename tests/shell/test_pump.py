@@ -250,7 +250,7 @@ async def test_core_hears_later_what_the_own_device_could_not_carry(
     with trio.fail_after(10):
         while not ann.too_long:
             await trio.testing.wait_all_tasks_blocked(0.001)
-    assert ann.too_long == [(("127.0.0.1", bob.udp.port), 65_537)]
+    assert ann.too_long == [(("127.0.0.1", bob.udp.port), loopback_carries + 1)]
     assert ann.end.lane.drops() == {Drop.OVERSIZE: 1}
     nursery.cancel_scope.cancel()
 
