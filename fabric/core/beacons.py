@@ -10,10 +10,6 @@ import heapq
 
 from fabric.core.machine import Instant
 
-GROUP = "239.255.83.70"
-"""Of the administratively scoped block that stays within a site (RFC 2365 section 6.1)."""
-
-PORT = 41_645
 INTERVALS_S = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 """A peer that arrives later says so itself; these are for the beacons that got lost."""
 

@@ -10,7 +10,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from fabric.core.beacons import GROUP, PORT, Beacons
+from fabric.core.beacons import Beacons
 from fabric.core.channels import Channels
 from fabric.core.credentials import Credentials
 from fabric.core.events import (
@@ -46,8 +46,10 @@ from fabric.errors import AuthenticationError, CertificateError, DecodeError
 from fabric.identity.bundle import BundleSecrets
 from fabric.identity.certificate import Certificate
 from fabric.identity.name import parse_name
-from fabric.wire.address import Address
+from fabric.wire.address import Address, Candidate
+from fabric.wire.beacon import GROUP_4, PORT
 from fabric.wire.datagram import DatagramKind, classify, decode_gated
+from fabric.wire.nat import NatBehaviour
 from fabric.wire.path import CloseReason, ControlKind, Forward, Forwarded, decode_control
 from fabric.wire.rendezvous import (
     DeliverOffer,
@@ -68,7 +70,9 @@ from fabric.wire.rendezvous import (
     Withdrawn,
 )
 
-BEACON_GROUP = Address(GROUP, PORT)
+BEACON_GROUP = Address(GROUP_4, PORT)
+"""Whoever sends it knows the links of this host, and the group of the other family."""
+
 _FORWARD_KINDS = (ControlKind.FORWARD, ControlKind.FORWARDED)
 
 
@@ -132,6 +136,29 @@ class Node:
         return self._identity.certificate
 
     @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What offers tell of the own addresses."""
+        return self._own.candidates()
+
+    @property
+    def nat(self) -> NatBehaviour:
+        return self._reflexive.nat
+
+    @property
+    def mapping_lifetime_s(self) -> float | None:
+        """How long a silent UDP mapping of the own NAT is known to have lasted."""
+        return self._reflexive.lifetime_s
+
+    @property
+    def carries_tcp(self) -> bool | None:
+        return self._own.carries_tcp
+
+    @property
+    def relays(self) -> Relays:
+        """To be looked at only."""
+        return self._relays
+
+    @property
     def is_service_up(self) -> bool:
         return self._channels.is_up
 
@@ -140,6 +167,7 @@ class Node:
         return Here(
             port=self._own.port,
             nat=self._reflexive.nat,
+            carries_tcp=self._own.carries_tcp,
             has_ipv4=any(network.version == 4 for network in self._own.networks),
             has_ipv6=has_wide_ipv6(candidate.address.ip for candidate in self._own.candidates()),
             is_service_up=self.is_service_up,
@@ -247,11 +275,11 @@ class Node:
         peer.handle_sockets(vias, now)
         self._settle_peer(peer, now)
 
-    def handle_too_long(self, targets: Sequence[Address], now: Instant) -> None:
-        """The own device refused datagrams to these for their length."""
-        for to in targets:
+    def handle_too_long(self, refused: Sequence[tuple[Address, int]], now: Instant) -> None:
+        """The own device refused datagrams to these for their length in bytes."""
+        for to, payload_bytes in refused:
             for peer in self._peers.values():
-                peer.handle_too_long(to, now)
+                peer.handle_too_long(to, payload_bytes, now)
                 self._settle_peer(peer, now)
 
     def handle_relays(self, resolved: Sequence[ResolvedRelay], now: Instant) -> None:

@@ -28,6 +28,11 @@ class OwnAddresses:
         return self._port
 
     @property
+    def carries_tcp(self) -> bool | None:
+        """Whether a server was reached from the TCP port; None where that is not known."""
+        return True if self._tcp else None
+
+    @property
     def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         return tuple(interface.network for interface in self._interfaces)
 
@@ -62,13 +67,20 @@ class OwnAddresses:
         hosts = [Address(str(i.ip), self._port) for i in self._interfaces]
         found = [Candidate(CandidateKind.HOST, address) for address in hosts]
         found += _others(CandidateKind.REFLEXIVE, self._reflexive.addresses, found)
-        found += _others(CandidateKind.MAPPED, [a for a in self._mapped if a.transport is Transport.UDP], found)
+        found += _others(CandidateKind.MAPPED, self._mapped_or_forwarded(Transport.UDP), found)
         if self._is_listening or self._tcp:
             doors = [Candidate(CandidateKind.HOST, Address(a.ip, a.port, Transport.TCP)) for a in hosts]
             doors += _others(CandidateKind.REFLEXIVE, self._tcp, doors)
-            mapped = [a for a in self._mapped if a.transport is Transport.TCP]
-            found += doors + _others(CandidateKind.MAPPED, mapped, doors)
+            found += doors + _others(CandidateKind.MAPPED, self._mapped_or_forwarded(Transport.TCP), doors)
         return tuple(found)
+
+    def _mapped_or_forwarded(self, transport: Transport) -> list[Address]:
+        """A NAT that shows every server another port tells nothing of the port that a person may have forwarded."""
+        mapped = [address for address in self._mapped if address.transport is transport]
+        if self._reflexive.nat.mapping.is_dependent:
+            outside = dict.fromkeys(address.ip for address in self._reflexive.addresses if not address.is_ipv6)
+            mapped += [Address(ip, self._port, transport) for ip in outside]
+        return mapped
 
 
 def _others(kind: CandidateKind, addresses: Sequence[Address], known: Sequence[Candidate]) -> list[Candidate]:

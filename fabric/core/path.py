@@ -366,11 +366,11 @@ class PathAgent:
         if self.primary is not None and not self.primary.mtu.is_settled:
             self._measure(self.primary, now)
 
-    def handle_too_long(self, to: Address, now: Instant) -> None:
-        """The own device refused a datagram that `to`'s limit allowed."""
+    def handle_too_long(self, to: Address, payload_bytes: int, now: Instant) -> None:
+        """The own device refused a datagram of `payload_bytes` to `to`."""
         path = self._paths.get(to)
         if path is not None:
-            path.mtu.handle_too_long(path.mtu.limit, now)
+            path.mtu.handle_too_long(payload_bytes - payload_limit(to, 0), now)
 
     def probe(self, address: Address, now: Instant) -> bytes | None:
         """Sends one more probe to a known address, for a measurement; returns its token."""

@@ -94,6 +94,7 @@ class Peer:
         self._now: Instant = 0.0
         self._candidates: tuple[Candidate, ...] = ()
         self._nat = UNKNOWN_NAT
+        self._told: tuple[tuple[Candidate, ...], NatBehaviour] | None = None
         self._steering: tuple[Address, int, Address | None] | None = None
         self._is_doubtful = False
         self._service_up = is_service_up
@@ -210,9 +211,9 @@ class Peer:
         self._opener.handle_sockets(vias, self.papers.offer, now)
         self._settle(now)
 
-    def handle_too_long(self, to: Address, now: Instant) -> None:
-        """The own device refused a datagram to `to` for its length."""
-        self._paths.handle_too_long(to, now)
+    def handle_too_long(self, to: Address, payload_bytes: int, now: Instant) -> None:
+        """The own device refused a datagram of `payload_bytes` to `to` for its length."""
+        self._paths.handle_too_long(to, payload_bytes, now)
         self._settle(now)
 
     def make_beacon(self, now: Instant) -> bytes | None:
@@ -405,10 +406,8 @@ class Peer:
         self._take_offer(now)
         for due in self._petition.take_due(now):
             match due:
-                case Due.INTENT if self._service_up:
-                    self._state_intent(now)
                 case Due.INTENT:
-                    pass
+                    self._state_intent(now)
                 case Due.OFFER:
                     self._offer_if_lost(now)
                 case Due.REPLY:
@@ -496,6 +495,8 @@ class Peer:
         self._petition.handle_live()
         self._paths.handle_live(now)
         self._steering = None
+        if self._told != (self._candidates, self._nat):
+            self._offer(reply_wanted=False, now=now)
 
     def _handle_session_ended(self, now: Instant) -> None:
         certificate = self.papers.certificate
@@ -624,6 +625,7 @@ class Peer:
         if live is not None and primary is not None and not self._keying.is_suspect:
             offer = self.papers.make_offer(self._candidates, self._nat, reply_wanted=False, now=now)
             self._lane.send_control(live.local_index, encode_control(OfferUpdate(offer)), primary.address)
+            self._told = (self._candidates, self._nat)
         elif (
             self._can_be_carried
             and papers.bundle is not None
@@ -641,6 +643,7 @@ class Peer:
         message = self.papers.seal_offer(offer, self._around.settings.offer_life_s, now)
         if message is not None:
             self._messages.append(message)
+            self._told = (self._candidates, self._nat)
         else:
             self._petition.ask_anew()  # the bundle that was introduced is too old to seal to
 
@@ -708,7 +711,7 @@ class Peer:
 
     def _plan_petition(self, now: Instant) -> None:
         if self._can_be_carried and self.papers.record.enabled:
-            self._petition.plan(self.state, now)
+            self._petition.plan(self.state, now, is_service_up=self._service_up)
         else:
             self._petition.stop()
 

@@ -78,9 +78,12 @@ class Petition:
         self.hurry()
         self.forget_offers()
 
-    def plan(self, state: PeerState, now: Instant) -> None:
-        """While the service is there and the peer is wished for."""
-        self._timers.set(Due.INTENT, now if self._stated is None else self._stated + self._intent_interval_s(state))
+    def plan(self, state: PeerState, now: Instant, *, is_service_up: bool) -> None:
+        """While the peer is wished for, and the service or another peer can carry an offer."""
+        if is_service_up:
+            self._timers.set(Due.INTENT, now if self._stated is None else self._stated + self._intent_interval_s(state))
+        else:
+            self._timers.cancel(Due.INTENT)
         is_apart = state in (PeerState.INTRODUCED, PeerState.CONNECTING)
         interval_s = OFFER_INTERVALS_S[min(self._offers_made, len(OFFER_INTERVALS_S) - 1)]
         if is_apart and self._timers.set_if_unset(Due.OFFER, now + interval_s):

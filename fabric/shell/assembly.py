@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_interface, ip_network
@@ -36,16 +36,18 @@ from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.keystore import Keystore
 from fabric.shell.lock import only_one
 from fabric.shell.log import Log
+from fabric.shell.network import Network, RelayTerms
 from fabric.shell.papers import Papers, load_papers
+from fabric.shell.proxy import outlet_of
 from fabric.shell.pump import Pump
-from fabric.shell.service_link import Patience, ServiceLink
+from fabric.shell.service_link import Patience
+from fabric.shell.service_links import ServiceLinks
 from fabric.shell.stun import StunNames
 from fabric.shell.tap import Tap, open_tap
 from fabric.shell.tls import context_under
 from fabric.shell.udp import UdpSockets, open_udp_sockets
 from fabric.wire.address import Address
 from fabric.wire.record import overlay_mtu
-from fabric.wire.rendezvous import ToEndpoint, ToService
 
 _PORT = "port"
 
@@ -69,7 +71,8 @@ class Parts:
     endpoint: Endpoint = field(init=False)
     pump: Pump = field(init=False)
     stun: StunNames = field(init=False)
-    service: ServiceLink = field(init=False)
+    service: ServiceLinks = field(init=False)
+    network: Network = field(init=False)
     started: float = field(default_factory=clock.now)
 
     @property
@@ -88,7 +91,7 @@ class Parts:
     # the outlet of the endpoint
 
     def transmit(self, to: Address, payload: bytes) -> None:
-        self.udp.send_batch([(payload, (to.ip, to.port))])
+        self.network.transmit(to, payload)
 
     def flush(self) -> None:
         self.pump.flush()
@@ -114,7 +117,7 @@ def prepare(state: Path, config: Config, environment: Mapping[str, str]) -> Iter
         lane = ReferenceLane(identity.certificate.mac, identity.certificate.addresses)
         node = Node(identity, lane, calendar, os.urandom, _settings(config), _records(keystore), clock.now())
         parts = Parts(config, papers, secrets.custody.value, identity, calendar, node, lane, tap, udp, listener)
-        _join(parts, state, keystore, custodian)
+        _join(parts, state, keystore, custodian, environment)
         parts.endpoint.settle()
         parts.endpoint.fulfil_waiting()
         try:
@@ -146,7 +149,7 @@ def _records(keystore: Keystore) -> list[PeerRecord]:
 
 def _settings(config: Config) -> Settings:
     names = ("keepalive_s", "rekey_after_s", "session_life_s", "straggler_s", "stun_interval_s")
-    more = ("intent_life_s", "offer_life_s")
+    more = ("intent_life_s", "offer_life_s", "relay_copies", "find_on_lan", "ask_peers")
     tuned = {name: value for name in names + more if (value := getattr(config, name)) is not None}
     return Settings(suites=offered_suites(config.cipher), path_mtu=config.path_mtu, **tuned)
 
@@ -172,65 +175,60 @@ def _open_udp(config: Config, keystore: Keystore) -> UdpSockets:
     return udp
 
 
-def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian) -> None:
+def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian, environment: Mapping[str, str]) -> None:
     config, papers, identity = parts.config, parts.papers, parts.identity
 
     def handle_stun_names(names: tuple[str, ...]) -> None:
         if not config.stun:
             parts.stun.replace(names)
 
-    around = Surroundings(
-        state, identity, parts.calendar, keystore, custodian, clock.now, handle_stun_names, lambda _way: None
-    )
-    parts.endpoint = endpoint = Endpoint(around, parts.node, parts)
-    parts.pump = Pump(parts.lane, parts.tap, parts.udp, endpoint.handle_leftover, endpoint.handle_reports)
-    parts.stun = StunNames(config.stun or papers.network.stun, endpoint.handle_stun_servers)
+    def handle_stun_servers(servers: Sequence[Address]) -> None:
+        parts.endpoint.handle_stun_servers(servers)
+        parts.network.handle_stun_servers(servers)
 
     def check(certificate: bytes, host: str) -> None:
         identity.trust.check_service(certificate, host, parts.calendar.unix(clock.now()))
 
-    parts.service = ServiceLink(
-        config.service or papers.network.service,
-        context_under(papers.authority),
-        check,
-        _OneLink(parts),
-        Patience(config.service_retry_s, config.service_retry_limit_s, config.service_silence_s),
-        random.SystemRandom().random,
+    def check_relay(certificate: bytes, host: str) -> None:
+        identity.trust.check_relay(certificate, host, parts.calendar.unix(clock.now()))
+
+    context, jitter = context_under(papers.authority), random.SystemRandom().random
+    outlet = outlet_of(config.proxy, environment)
+    parts.network = network = Network(
+        parts.udp,
+        RelayTerms(context, check_relay, jitter, outlet),
+        parts.tap.name,
+        maps_ports=config.port_mapping,
+        finds_on_lan=config.find_on_lan,
     )
-    endpoint.attach(_Numbered(parts.service))
-
-
-class _OneLink:  # until two links are joined
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self.link = 0
-
-    def handle_connected(self, tls_certificate: bytes) -> None:
-        self.link += 1
-        self.parts.endpoint.handle_connected(self.link, tls_certificate)
-
-    def handle_message(self, message: ToEndpoint) -> None:
-        self.parts.endpoint.handle_message(self.link, message)
-
-    def handle_lost(self) -> None:
-        self.parts.endpoint.handle_lost(self.link)
-
-
-class _Numbered:
-    def __init__(self, service: ServiceLink) -> None:
-        self.service = service
-
-    def send(self, link: int, message: ToService) -> None:
-        self.service.send(message)
-
-    def close(self, link: int, why: str) -> None:
-        self.service.close(why)
-
-    def handle_accepted(self, link: int) -> None:
-        self.service.handle_accepted()
-
-    def handle_moved(self, own: Collection[str]) -> None:
-        self.service.handle_moved(own)
-
-    def handle_doubt(self) -> None:
-        self.service.handle_doubt()
+    around = Surroundings(
+        state,
+        identity,
+        parts.calendar,
+        keystore,
+        custodian,
+        clock.now,
+        handle_stun_names,
+        network.handle_way,
+    )
+    parts.endpoint = endpoint = Endpoint(around, parts.node, parts)
+    parts.pump = Pump(
+        parts.lane,
+        parts.tap,
+        network.carriers,
+        endpoint.handle_leftover,
+        endpoint.handle_reports,
+        network.handle_too_long,
+    )
+    network.attach(endpoint.tell, parts.pump)
+    parts.stun = StunNames(config.stun or papers.network.stun, handle_stun_servers)
+    parts.service = ServiceLinks(
+        config.service or papers.network.service,
+        context,
+        check,
+        endpoint,
+        Patience(config.service_retry_s, config.service_retry_limit_s, config.service_silence_s),
+        jitter,
+        outlet,
+    )
+    endpoint.attach(parts.service)

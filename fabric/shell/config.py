@@ -45,9 +45,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`http://[user:password@]host:port`, through which the service and relays are reached over TLS; empty for none.
     Without it, the environment's `https_proxy`, `all_proxy` and `no_proxy`."""
     path_mtu: Annotated[int, msgspec.Meta(ge=1400, le=9216)] = 1500
-    """MTU of the networks between endpoints: no outer packet is longer."""
+    """The longest outer packet that is tried: each path is measured, and shorter ones are found out."""
     mtu: Annotated[int, msgspec.Meta(ge=1280, le=9216)] | None = None
     """MTU of the overlay device; without it, the largest that fits `path_mtu`."""
+    relay_copies: Annotated[int, msgspec.Meta(ge=1, le=2)] = 1
+    """2: where a relay is the path, each datagram goes through two at once, so that either may fail."""
+    port_mapping: bool = True
+    """Whether the router is asked for a port (PCP, NAT-PMP, UPnP)."""
+    find_on_lan: bool = True
+    """Whether peers are looked for on the local network by multicast."""
+    ask_peers: bool = True
+    """Whether peers are asked to pass offers on when the discovery service is out of reach."""
     passphrase_file: str | None = None
     """A file whose content opens the identity key, instead of a generated key beside it."""
     keepalive_s: Seconds | None = None

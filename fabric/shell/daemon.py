@@ -48,6 +48,7 @@ async def run(parts: Parts) -> None:
             nursery.start_soon(endpoint.run)
             nursery.start_soon(parts.service.run)
             nursery.start_soon(parts.stun.run)
+            nursery.start_soon(parts.network.run)
             await parts.tap.configure(parts.identity.certificate.mac, parts.mtu, parts.overlay_interfaces())
             await nursery.start(parts.pump.run)
             nursery.start_soon(_watch_clock, endpoint)
@@ -99,11 +100,12 @@ async def _watch_links(parts: Parts, task_status: trio.TaskStatus[None]) -> None
         parts.endpoint.handle_interfaces(interfaces, parts.udp.port)
         if has_looked:
             parts.stun.look_again()
+            parts.network.handle_moved([str(interface.ip) for interface in interfaces])
         else:
             has_looked = True
             task_status.started()
 
-    await watch_links(parts.tap.name, handle)
+    await watch_links(parts.tap.name, handle, handle_links=parts.network.handle_links)
 
 
 async def _watch_clock(endpoint: Endpoint) -> None:

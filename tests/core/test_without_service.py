@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from fabric.core.beacons import GROUP, INTERVALS_S, PORT, SPACING_S, Beacons
+from fabric.core.beacons import INTERVALS_S, SPACING_S, Beacons
 from fabric.core.machine import drain
+from fabric.core.node import BEACON_GROUP
 from fabric.core.passing import BURST, MAX_PASSERS, Passing, choose_passers
 from fabric.core.passing import SPACING_S as PASSING_SPACING_S
 from fabric.core.settings import Settings
@@ -43,6 +44,18 @@ def test_two_that_move_at_once_find_each_other_by_a_common_peer() -> None:
     began = village.now
     assert village.run_until(lambda: are_steered(village), 30.0)
     assert village.now - began < 15.0
+
+
+def test_the_loss_of_the_service_with_a_wish_overdue_keeps_nobody_busy() -> None:
+    village = triangle()
+    house = village.houses[A]
+    house.node.add("nobody.home", None, village.now)
+    for _ in range(50):
+        village.run(10.0)
+        house.node.handle_timeout(village.now)
+        due = house.node.next_timeout()
+        assert due is not None
+        assert due > village.now
 
 
 def test_no_peer_is_asked_where_the_operator_does_not_want_it() -> None:
@@ -126,7 +139,7 @@ def test_a_new_network_is_searched_from_the_start_and_who_is_forgotten_is_not() 
 def test_a_beacon_is_a_gated_probe_that_only_its_peer_takes(find_on_lan: bool) -> None:
     village = Village(A, B, C, settings=Settings(find_on_lan=find_on_lan))
     heard: list[bytes] = []
-    group = Address(GROUP, PORT)
+    group = BEACON_GROUP
     send = village._send
 
     def listen(sender: object, to: Address, payload: bytes, index: int | None = None) -> None:

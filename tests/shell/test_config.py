@@ -39,6 +39,10 @@ def test_every_setting_has_a_twin_in_the_environment(tmp_path: Path, field: str)
         "stun": "192.0.2.1:3478",
         "path_mtu": "1450",
         "mtu": "1300",
+        "relay_copies": "2",
+        "port_mapping": "false",
+        "find_on_lan": "false",
+        "ask_peers": "false",
     }
     text = texts.get(field, "17")
     config = load_config(tmp_path, {f"FABRIC_{field.upper()}": text})
