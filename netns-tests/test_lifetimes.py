@@ -1,21 +1,21 @@
 """What happens to machines and networks in a year: whatever breaks, the connection comes back by itself in seconds.
 
             ( internet )----[discovery]
-        |        |        |         |          |          |
-    full cone  port-r.  carrier  port-r.   port-r.     full cone   (+ a cafe to roam to)
-        |        |        |         |      mappings       |
-       ada      ben      cleo      dan     of 30 s       fay
-                                            eve
+        |        |        |          |          |         |        |
+    full cone  port-r.  port-r.   port-r.   full cone   port-r.  port-r.
+        |        |        |       mappings      |         |        |
+       ada      ben      dan      of 30 s      fay       gus      hal
+                                    eve
 
-Pairs: ada-ben for crashes, cleo-dan for the routers and roaming, eve-fay left idle, and each is connected before.
-What can't be made here: a machine that really sleeps (SIGSTOP stops the program, but CLOCK_BOOTTIME and
-CLOCK_MONOTONIC go on together, and its network card stays up), and time on the way (these kernels have no netem).
+Pairs: ada-ben for crashes, eve-fay left idle, gus-hal for sleep, and each is connected before; dan comes later. What
+the network does to a connection is in test_changes.py. What can't be made here: a machine that really sleeps (SIGSTOP
+stops the program, but CLOCK_BOOTTIME and CLOCK_MONOTONIC go on together, and its network card stays up).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -48,7 +48,6 @@ def people(lab: Lab, overlay: Overlay) -> Iterator[Neighbourhood]:
     places = {
         "ada": lab.site("s-ada", Nat.FULL_CONE),
         "ben": lab.site("s-ben", Nat.PORT_RESTRICTED),
-        "cleo": lab.site("s-cleo", Nat.CARRIER),
         "dan": lab.site("s-dan", Nat.PORT_RESTRICTED),
         "eve": lab.site("s-eve", Nat.PORT_RESTRICTED),
         "fay": lab.site("s-fay", Nat.FULL_CONE),
@@ -58,7 +57,7 @@ def people(lab: Lab, overlay: Overlay) -> Iterator[Neighbourhood]:
     places["eve"].shorten_mappings(SHORT_MAPPING_S)
     places["fay"].shorten_mappings(SHORT_MAPPING_S)
     made = overlay.endpoints(places)
-    for one, other in (("ada", "ben"), ("cleo", "dan"), ("eve", "fay"), ("gus", "hal")):
+    for one, other in (("ada", "ben"), ("eve", "fay"), ("gus", "hal")):
         connect(made[one], made[other])
     made["gus"].pause()
     yield Neighbourhood(made, time.monotonic())
@@ -96,13 +95,6 @@ def test_both_ends_killed_at_once_find_each_other_again(people: Neighbourhood) -
 # -- the discovery service goes ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def without_discovery(overlay: Overlay, people: Neighbourhood) -> Iterator[None]:
-    overlay.discovery.kill()
-    yield
-    overlay.discovery.start()
-
-
 def test_a_running_session_does_not_notice_that_discovery_is_gone(people: Neighbourhood, overlay: Overlay) -> None:
     pings = Pings(people["ada"].host, people["ben"].overlay_ip())
     overlay.discovery.kill()
@@ -112,70 +104,12 @@ def test_a_running_session_does_not_notice_that_discovery_is_gone(people: Neighb
     assert pings.finish().lost == 0
 
 
-@pytest.mark.parametrize("victim", ["ada", "ben"])
-@pytest.mark.usefixtures("without_discovery")
-def test_known_peers_meet_again_without_discovery(people: Neighbourhood, victim: str) -> None:
-    people[victim].kill()
-    people[victim].start()
-    await_reach(people["ada"], people["ben"], 30)
-
-
 def test_new_peers_meet_once_discovery_is_back(people: Neighbourhood, overlay: Overlay) -> None:
     overlay.discovery.kill()
     people["ada"].add("dan")
     people["dan"].add("ada")
     overlay.discovery.start()
     await_connected(people["ada"], people["dan"], timeout_s=60)
-
-
-# -- the network changes ----------------------------------------------------------------------------------------
-
-
-def seconds_until_back(people: Neighbourhood, change: Callable[[], object]) -> float:
-    """How long the answers stayed away after `change`, as a program that pings all along sees it."""
-    pings = Pings(people["dan"].host, people["cleo"].overlay_ip())
-    change()
-    await_reach(people["cleo"], people["dan"], BACK_WITHIN_S)
-    pings.finish()
-    return pings.longest_gap_s()
-
-
-def test_a_laptop_that_roams_to_another_network_keeps_its_connection(people: Neighbourhood, lab: Lab) -> None:
-    cafe = lab.site("cafe", Nat.PORT_RESTRICTED)
-    cleo = people["cleo"].host
-    home = cleo.site
-    assert seconds_until_back(people, lambda: cleo.move(cafe)) < BACK_WITHIN_S
-    assert seconds_until_back(people, lambda: cleo.move(home)) < BACK_WITHIN_S
-
-
-def test_a_new_address_on_the_same_network_keeps_the_connection(people: Neighbourhood) -> None:
-    cleo = people["cleo"].host
-    assert seconds_until_back(people, lambda: cleo.move(cleo.site, 99)) < BACK_WITHIN_S
-
-
-@pytest.mark.parametrize("whose", ["cleo", "dan"])
-def test_a_router_that_reboots_is_punched_through_anew(people: Neighbourhood, whose: str) -> None:
-    assert seconds_until_back(people, people[whose].host.site.reboot) < BACK_WITHIN_S
-
-
-@pytest.mark.parametrize("whose", ["cleo", "dan"])
-def test_a_new_address_from_the_provider_is_found(people: Neighbourhood, whose: str) -> None:
-    assert seconds_until_back(people, people[whose].host.site.renumber) < BACK_WITHIN_S
-
-
-def test_a_line_that_was_dead_for_a_while_carries_again(people: Neighbourhood) -> None:
-    site = people["dan"].host.site
-    pings = Pings(people["cleo"].host, people["dan"].overlay_ip())
-    site.unplug()
-    until(lambda: silence_s(pings) > 10, "ten seconds without an answer", 30)
-    site.plug_in()
-    await_reach(people["cleo"], people["dan"], BACK_WITHIN_S)
-    pings.finish()
-
-
-def silence_s(pings: Pings) -> float:
-    """Seconds since the last answer."""
-    return time.time() - max(pings.answers_unix(), default=0.0)
 
 
 # -- nothing happens for a while --------------------------------------------------------------------------------
