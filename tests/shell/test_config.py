@@ -47,7 +47,7 @@ def test_every_setting_has_a_twin_in_the_environment(tmp_path: Path, field: str)
     text = texts.get(field, "17")
     config = load_config(tmp_path, {f"FABRIC_{field.upper()}": text})
     assert getattr(config, field) != getattr(Config(), field)
-    assert str(getattr(config, field)) in (text, f"{text}.0", str(tuple(text.split(","))))
+    assert str(getattr(config, field)) in (text.capitalize(), text, f"{text}.0", str(tuple(text.split(","))))
 
 
 @pytest.mark.parametrize(
