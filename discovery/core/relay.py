@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 
 from discovery.core.binding import Allowance, Binding, Pair, Place, Source, best_of
-from discovery.core.limits import Rate, SourceBuckets
+from discovery.core.limits import Rate, SourceBuckets, TokenBucket
 from discovery.core.settings import DAY_S
 from fabric.core.machine import NEVER, Calendar, Draw, Instant, Transmit
 from fabric.crypto.digest import equal, join, mac_128
@@ -67,6 +67,10 @@ class RelaySettings:
     max_bindings: int = 65_536
     """About a kilobyte each."""
 
+    question_rate: float = 5000.0
+    """BINDs looked at in all, those without a cookie and those with one apart: their sources can be forged, and each
+    costs some thirty microseconds. What is bound is not touched by a flood of them."""
+
     bind_rate: float = 100.0
     bind_burst: float = 4096.0
     """Proofs checked for one source, at a third of a millisecond each; a restart binds every pair at once."""
@@ -97,6 +101,9 @@ class Relay:
         self._secrets = (draw(_SECRET_BYTES), draw(_SECRET_BYTES))
         self._secret_ends = now + settings.cookie_s
         self._sources = SourceBuckets(Rate(settings.bind_rate, settings.bind_burst), settings.max_sources)
+        questions = Rate(settings.question_rate, settings.question_rate)
+        self._first_questions = TokenBucket(questions, now)
+        self._second_questions = TokenBucket(questions, now)
         self._bindings: dict[int, Binding] = {}
         self._pairs: dict[bytes, Pair] = {}
         self._by_connection: dict[Source, list[Binding]] = {}
@@ -235,6 +242,10 @@ class Relay:
 
     def _handle_bind_untrusted(self, source: Source, place: Place, bind: Bind, now: Instant) -> RelayMessage | None:
         """Raises `DecodeError`."""
+        questions = self._first_questions if bind.cookie == NO_COOKIE else self._second_questions
+        if not questions.take(now):
+            self.counters["flood"] += 1
+            return None
         claimed = peek_grant(bind.grant)
         identifier = grant_id(bind.grant)
         binding = self._find(claimed, source)

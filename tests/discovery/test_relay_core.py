@@ -492,6 +492,20 @@ def test_proofs_are_checked_for_one_source_at_a_bounded_rate() -> None:
     make_pair(square)
 
 
+def test_a_flood_of_questions_is_answered_in_part_and_keeps_nobody_from_answering_a_challenge() -> None:
+    square = Square(RelaySettings(question_rate=10))
+    ada, bob = make_pair(square)
+    late = Guest(square, signer := Ed25519Signer(b"3" * 32), square.grant(signer, 0, pair=b"q" * 16), udp(3))
+    cookie = late.challenge()
+    question = Bind(NO_COOKIE, NO_SIGNATURE, ada.grant)
+    assert sum(square.ask(udp(number % 200), question) is not None for number in range(1000)) < 10
+    assert isinstance(square.ask(late.source, late.signed(cookie)), Bound)
+    assert bob.gets(ada.send())
+    assert ada.refresh() == Refreshed((ada.channel,))
+    square.town.now += 1
+    ada.over(udp(4)).bind()
+
+
 def test_a_million_datagrams_of_strangers_leave_nothing_behind(square: Square) -> None:
     ada, bob = make_pair(square)
     kept = square.is_remembering()
