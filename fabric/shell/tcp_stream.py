@@ -18,6 +18,10 @@ BACKLOG = 64
 NOTSENT_BYTES = 64 << 10
 """Unsent bytes in the kernel, beyond which a socket is not writable: what waits there can't be dropped any more."""
 
+SEGMENT_BYTES = 1280 - 60
+"""What fits every IPv6 path behind both headers: a network that drops longer packets and says nothing would let a
+connection stand and carry nothing. Told to the other end as well (RFC 9293 section 3.7.1)."""
+
 USER_TIMEOUT_MS = 10_000
 """Unacknowledged for so long, a connection is dead: core has moved on before."""
 
@@ -95,6 +99,7 @@ def _bound(family: socket.AddressFamily, port: int) -> socket.socket:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             stream.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
         stream.bind(("", port))
     except BaseException:
         stream.close()
