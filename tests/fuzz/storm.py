@@ -72,13 +72,13 @@ class Storm(Village):
     def connect(self, house: House) -> None:
         self.channels[house.name] += 1
         self._nonces[house.name] = self._random.randbytes(32)
-        house.node.handle_service_connected(self.town.tls_certificate, self.now)
+        house.node.handle_service_connected(1, self.town.tls_certificate, self.now)
         self._say(house.name, Challenge(self._nonces[house.name]))
 
     def disconnect(self, house: House) -> None:
         """What was on its way in either direction is lost."""
         self.channels[house.name] += 1
-        house.node.handle_service_lost(self.now)
+        house.node.handle_service_lost(1, self.now)
         self.settle(house)
 
     def set_clock(self, house: House, offset_s: float) -> None:
@@ -126,6 +126,7 @@ class Storm(Village):
         def count(now: float) -> None:
             self.rings[house.name, int(now)] += 1
             self.rings_at[house.name, now] += 1
+            assert self.rings_at[house.name, now] <= 10 * MAX_TIMEOUTS_AN_INSTANT, f"{house.name} stands still at {now}"
             ring(now)
 
         house.node.handle_timeout = count  # type: ignore[method-assign]
@@ -143,7 +144,7 @@ class Storm(Village):
         for transmit in drain(house.node.poll_transmit):
             self._send(house, transmit.to, transmit.payload)
         channel = self.channels[house.name]
-        for message in drain(house.node.poll_message):
+        for _link, message in drain(house.node.poll_message):
             self._later(LATENCY_S, lambda m=message: self._serve_over(house, channel, m))  # type: ignore[misc]
         said, house.lane.said[:] = list(house.lane.said), []
         for index, payload, to in said:

@@ -147,7 +147,7 @@ def test_a_service_that_alters_what_it_carries_moves_nothing(stage: float) -> No
         field = rng.choice([f for f in message.__struct_fields__ if f not in ("peer", "sender")])
         altered = msgspec.structs.replace(message, **{field: mutated(getattr(message, field), rng)})
         records, keys = dict(house.records), dict(house.lane.keys)
-        house.node.handle_service_message(altered, village.now)
+        house.node.handle_service_message(1, altered, village.now)
         village.settle(house)
         kept = {name: msgspec.structs.replace(r, offered_ms=0) for name, r in house.records.items()}
         assert kept == {name: msgspec.structs.replace(r, offered_ms=0) for name, r in records.items()}
@@ -165,7 +165,7 @@ def test_altered_papers_of_a_connected_peer_are_not_even_seen() -> None:
         field = rng.choice([f for f in message.__struct_fields__ if f not in ("peer", "sender")])
         before = standing(house, village.now)
         altered = msgspec.structs.replace(message, **{field: mutated(getattr(message, field), rng)})
-        house.node.handle_service_message(altered, village.now)
+        house.node.handle_service_message(1, altered, village.now)
         assert said(house) == []
         assert standing(house, village.now) == before
 
@@ -182,7 +182,7 @@ def test_a_service_that_says_anything_at_all_breaks_nothing(seed: int) -> None:
         except DecodeError:
             continue
         house = village.houses[rng.choice((A, B))]
-        house.node.handle_service_message(message, village.now)
+        house.node.handle_service_message(1, message, village.now)
         village.settle(house)
         if not house.node.is_service_up:
             village.connect(house)

@@ -128,7 +128,7 @@ class Walk:
             return "none"
         name, message = self.random.choice(self.storm.old_messages)
         if not isinstance(message, Challenge | Welcome):
-            self.storm.houses[name].node.handle_service_message(message, self.storm.now)
+            self.storm.houses[name].node.handle_service_message(1, message, self.storm.now)
             self.storm.settle(self.storm.houses[name])
         return f"{name} {type(message).__name__}"
 

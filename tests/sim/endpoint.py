@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from fabric.core.beacons import GROUP
-from fabric.core.beacons import PORT as BEACON_PORT
 from fabric.core.events import (
     BundleDue,
     CertificateReplaced,
@@ -41,6 +39,8 @@ from fabric.crypto.signature import Ed25519Signer
 from fabric.identity.bundle import BundleSecrets, make_bundle
 from fabric.identity.request import make_request
 from fabric.wire.address import Address, Transport, address_of, target_of
+from fabric.wire.beacon import GROUP_4
+from fabric.wire.beacon import PORT as BEACON_PORT
 from fabric.wire.rendezvous import ToEndpoint
 from tests.sim.disk import Disk
 from tests.sim.edge import Edge
@@ -126,7 +126,7 @@ class Endpoint:
         self.lane = WitnessedLane(identity.certificate, self._witness)
         self.node = Node(identity, self.lane, self.calendar, self._draw, self.settings, self.disk.load_records(), now)
         self.edge.open()
-        self.host.join_group((GROUP, BEACON_PORT), self._receive_beacon)
+        self.host.join_group((GROUP_4, BEACON_PORT), self._receive_beacon)
         self.node.handle_interfaces(self.host.interfaces, self.edge.port, now)
         self.node.handle_stun_servers(_resolve(self.disk.stun), now)
         self._settle()

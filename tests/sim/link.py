@@ -61,8 +61,10 @@ class Quality:
     mtu: int = 1500
 
 
-WIRE = Quality(latency_s=0.0002)
-"""A cable inside of a house."""
+WIRE = Quality(latency_s=0.0004)
+"""A cable inside of a house, with all of its delay on the way to a host."""
+
+WIRE_UP = Quality(latency_s=0.0)
 
 UPLINK = Quality(latency_s=0.010, jitter_s=0.002)
 """A house's line to its provider."""
@@ -83,9 +85,16 @@ class Link:
         if not self.up or self._happens(quality.loss) or (packet.ip_bytes > quality.mtu and not packet.is_tcp):
             self.lost += 1  # TCP cuts its segments to the path by itself
             return
-        self._schedule.after(self._delay(quality), partial(deliver, packet))
+        self._deliver(packet, deliver, self._delay(quality))
         if self._happens(quality.duplication):
-            self._schedule.after(self._delay(quality), partial(deliver, packet))
+            self._deliver(packet, deliver, self._delay(quality))
+
+    def _deliver(self, packet: Packet, deliver: Callable[[Packet], None], delay_s: float) -> None:
+        """A link without any delay costs no step."""
+        if delay_s > 0.0:
+            self._schedule.after(delay_s, partial(deliver, packet))
+        else:
+            deliver(packet)
 
     def _delay(self, quality: Quality) -> float:
         jitter = self._chance.random() * quality.jitter_s if quality.jitter_s else 0.0

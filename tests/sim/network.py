@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from tests.sim.link import Link, Packet, Quality, Socket
+from tests.sim.link import WIRE, WIRE_UP, Link, Packet, Quality, Socket
 from tests.sim.nat import Translator
 from tests.sim.schedule import Schedule
 from tests.sim.tcp import Stack
@@ -301,14 +301,15 @@ class Network:
         return Host(name, self, self._schedule)
 
     def make_plug(self, station: Station, quality: Quality) -> Plug:
-        return Plug(station, self._make_link(quality), self._make_link(quality))
+        """Some link on every way between two hosts takes its time: nobody hears while he still speaks."""
+        return Plug(station, self._make_link(WIRE_UP if quality is WIRE else quality), self._make_link(quality))
 
     def make_router(
         self, name: str, table: Translator, between: tuple[Realm, Realm], ips: tuple[str, ...], quality: Quality
     ) -> Router:
         """`between` is inside, outside; `ips` reach this router from outside: a NAT's own, or a firewall's hosts."""
         router = Router(name, table, *between, self._schedule)
-        inner = self.make_plug(_Side(router.go_out), Quality(latency_s=0.0001))
+        inner = self.make_plug(_Side(router.go_out), WIRE_UP)
         outer = self.make_plug(_Side(router.come_in), quality)
         router.connect(inner, ipaddress.ip_address(ips[0]).version)
         for ip in ips:

@@ -32,12 +32,17 @@ class Appointment:
             action()
 
 
+MAX_STEPS_AN_INSTANT = 100_000
+"""More without time passing, and something asks to be woken at once for ever."""
+
+
 class Schedule:
     """Runs actions in order of time. `now` starts above zero, as the clock of a host that has been up for a while."""
 
     def __init__(self, start: Instant = 1000.0) -> None:
         self.now = start
         self.steps = 0
+        self._steps_now = 0
         self.after_step: Action | None = None
         self._heap: list[tuple[Instant, int, Appointment]] = []
         self._asked = 0
@@ -73,7 +78,10 @@ class Schedule:
 
     def _step(self) -> None:
         when, _, appointment = heapq.heappop(self._heap)
-        self.now = max(self.now, when)
+        if when > self.now:
+            self.now, self._steps_now = when, 0
+        self._steps_now += 1
+        assert self._steps_now < MAX_STEPS_AN_INSTANT, f"time stands still at {self.now}"
         self.steps += 1
         appointment.keep()
         if self.after_step is not None:

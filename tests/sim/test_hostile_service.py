@@ -230,6 +230,7 @@ def test_a_session_outlives_every_lie_about_the_other_side(hostile_world: World)
 def test_papers_with_flipped_bits_change_nothing(hostile_world: World, attempt: int) -> None:
     alpha, beta = hostile_world.pair(Access.PUBLIC, Access.FIREWALL)
     hostile_world.until_connected((alpha, beta))
+    hostile_world.run_for(20.0)
     hoard = hostile_world.introducer.hoard
     good = Introduction(
         beta.name,

@@ -13,6 +13,7 @@ Each rule raises `InvariantError` at the very step that breaks it, so that the s
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from fabric.dataplane.contract import SessionKeys
@@ -46,6 +47,7 @@ class Witness:
 
     wishes: set[tuple[str, str]] = field(default_factory=set)
     deliveries: list[Delivery] = field(default_factory=list)
+    on_delivery: Callable[[Delivery], None] | None = None
     refused_installs: int = 0
     sealed_records: int = 0
     handshakes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -123,6 +125,8 @@ class Witness:
         self._check_delivery(frame, receiver, data, wishes_then)
         self._delivered.add((number, receiver))
         self.deliveries.append(Delivery(frame, receiver, now))
+        if self.on_delivery is not None:
+            self.on_delivery(self.deliveries[-1])
         return frame
 
     def see_datagram_to_stranger(self, stranger: str, source: object, payload: bytes) -> None:
