@@ -13,9 +13,10 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
-from discovery.shell.config import Config
+from discovery.shell.config import Config, load_config, split_relay
 from discovery.shell.relay import MAX_WAITING
 from fabric.crypto.signature import Ed25519Signer
+from fabric.errors import ConfigurationError
 from fabric.wire.datagram import DATA_TYPE
 from fabric.wire.relay import Refreshed, Refused, RefusedReason, encode_relay_message, wrap_relayed
 from fabric.wire.rendezvous import Granted, RelayPlace, Withdrawn
@@ -79,6 +80,27 @@ async def test_the_granted_relays_are_the_service_itself_and_those_of_the_config
         assert relays == quarter.granted[1].relays
         assert set(relays) == own | {RelayPlace("other.example", 1, 0), RelayPlace("::2", 0, 7)}
         assert relays[-1] in own, "the second address of one relay comes behind the first of each"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("relay.example", RelayPlace("relay.example", 3478, 443)),
+        ("Relay.Example:1:0", RelayPlace("relay.example", 1, 0)),
+        ("192.0.2.1:0:8443", RelayPlace("192.0.2.1", 0, 8443)),
+        ("[2001:DB8::1]", RelayPlace("2001:db8::1", 3478, 443)),
+        ("[2001:db8::1]:5:6", RelayPlace("2001:db8::1", 5, 6)),
+    ],
+)
+def test_a_relay_is_written_with_or_without_its_ports(text: str, place: RelayPlace) -> None:
+    assert split_relay(text) == place
+
+
+@pytest.mark.parametrize("text", ["", "a b", "relay.example:3478", "r:0:0", "r:70000:1", "r:1:99999", "2001:db8::1"])
+def test_what_is_no_relay_is_a_mistake_of_configuration(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'relays = ["{text}"]')
+    with pytest.raises(ConfigurationError, match="is no relay"):
+        load_config(tmp_path, {})
 
 
 async def test_an_end_on_ipv6_reaches_one_on_ipv4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
