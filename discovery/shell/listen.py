@@ -14,8 +14,8 @@ DEAD_PEER_MS = 30_000
 """What was sent and not acknowledged for this long ends a TCP connection: a vanished peer holds nothing longer."""
 
 SEGMENT_BYTES = 1280 - 60
-"""What fits every IPv6 path behind both headers. It binds the clients as well (RFC 9293 section 3.7.1), so that a network
-which drops longer packets in silence does not keep them out."""
+"""What fits every IPv6 path behind both headers. It binds the clients as well (RFC 9293 section 3.7.1), so that a
+network which drops longer packets in silence does not keep them out."""
 
 MAX_UNSENT_BYTES = 128 * 1024
 """What the kernel takes of one TCP connection beyond what is on its way; more waits where the oldest can be dropped."""
