@@ -116,6 +116,7 @@ class Node:
             self._check_address,
             self._can_pass_on,
             self.here,
+            lambda: self._reflexive.interval_s,
         )
         self._connected: set[str] = set()
         self._wants = Wants()
@@ -561,6 +562,7 @@ class Node:
 
     def _spread_candidates(self, *, moved: bool, now: Instant) -> None:
         candidates, nat, networks = self._own.candidates(), self._reflexive.nat, self._own.networks
+        self._relays.set_interval(self._reflexive.interval_s)
         for peer in self._peers.values():
             peer.handle_local(candidates, nat, networks, moved=moved, now=now)
         self._settle_all(now)
@@ -662,7 +664,7 @@ class Node:
         (self._connected.add if peer.state is PeerState.CONNECTED else self._connected.discard)(peer.name)
         self._events.extend(self._wants.note(peer))
         if peer.take_doubt():
-            self._relays.handle_moved(now)  # the way to the relays may have gone with it, and is wanted next
+            self._relays.doubt(now)  # the way to the relays may have gone with it, and is wanted next
         if not peer.is_introduced:
             self._relays.forget(peer.name)
             self._beacons.forget(peer.name)

@@ -173,7 +173,7 @@ class PathAgent:
     """The paths to one peer, for as long as that peer is known.
 
     `is_barred` tells the IPs that no path may lead to: the overlay's, or the tunnel would run through itself.
-    `path_mtu` is the longest packet to be tried.
+    `path_mtu` is the longest packet to be tried. `hole_interval_s` tells how often the own NAT has to see a datagram.
     """
 
     def __init__(
@@ -182,11 +182,13 @@ class PathAgent:
         keepalive_s: float,
         is_barred: Callable[[str], bool] = lambda _ip: False,
         path_mtu: int = 1500,
+        hole_interval_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._draw = draw
         self._keepalive_s = keepalive_s
         self._is_barred = is_barred
         self._path_mtu = path_mtu
+        self._hole_interval_s = hole_interval_s
         self._networks: tuple[Network, ...] = ()
         self._paths: dict[Address, Path] = {}
         self._probes: deque[ProbeDue] = deque()
@@ -528,7 +530,8 @@ class PathAgent:
         if primary is not None and path.rank < primary.rank and not path.is_steady:
             return RETRY_S
         spares = sum(1 for other in self._paths.values() if other.valid and other is not primary)
-        return max(1, spares) * (RELAY_SPARE_INTERVAL_S if path.is_relayed else SPARE_INTERVAL_S)
+        interval_s = RELAY_SPARE_INTERVAL_S if path.is_relayed else max(SPARE_INTERVAL_S, self._hole_interval_s())
+        return max(1, spares) * interval_s
 
     def _lose(self, path: Path, now: Instant) -> None:
         path.valid = False

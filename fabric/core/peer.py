@@ -85,7 +85,13 @@ class Peer:
             around.check_address,
         )
         self._gateway = Gateway(self.papers, around.calendar, around.draw, since_unix)
-        self._paths = PathAgent(around.draw, around.settings.keepalive_s, around.is_overlay, around.settings.path_mtu)
+        self._paths = PathAgent(
+            around.draw,
+            around.settings.keepalive_s,
+            around.is_overlay,
+            around.settings.path_mtu,
+            around.hole_interval_s,
+        )
         self._paths.copies = around.settings.relay_copies
         self._opener = Opener(around.draw)
         self._keying = Keying(around, record.name, lambda der: self.papers.check(der, self._now))

@@ -31,3 +31,5 @@ class Surroundings:
     check_address: Callable[[Certificate], None]
     can_pass_on: Callable[[str], bool]
     here: Callable[[], Here]
+    hole_interval_s: Callable[[], float]
+    """How often a datagram keeps a hole in the own NAT open, by what is known of its mappings' lifetime."""
