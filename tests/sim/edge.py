@@ -8,7 +8,7 @@ RELAY_TLS   by the WebSocket to the relay, the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -18,18 +18,21 @@ from fabric.errors import DecodeError
 from fabric.wire.address import Address, Transport
 from fabric.wire.datagram import DatagramKind, classify
 from fabric.wire.relay import unwrap_relayed, wrap_relayed
-from fabric.wire.stun import TRANSACTION_ID_BYTES, binding_request, decode_binding_success
 from tests.sim.link import Socket
 from tests.sim.network import Host
 from tests.sim.relay_host import GREETING, GREETINGS
 from tests.sim.schedule import Schedule
 from tests.sim.tcp import Connection, State
+from tests.sim.tcp_reflexive import TcpReflexive
 
 SPARE_SOCKETS = (1, 2)
-CONNECT_PATIENCE_S = 5.0
+CONNECT_S = 8.0
+ATTEMPT_S = 0.95
+PAUSE_S = 0.2
+"""As the shell paces its attempts at a peer: a refusal may come of a NAT that was not ready."""
+
+RELAY_CONNECT_S = 5.0
 RELAY_RETRY_S = (1.0, 2.0, 5.0, 10.0)
-TCP_STUN_S = 3.0
-"""Until what the asked servers have not said is not waited for."""
 
 
 class Inside(Protocol):
@@ -43,6 +46,8 @@ class Inside(Protocol):
 
     def take_connect_failed(self, to: Address, why: str) -> None: ...
 
+    def take_listening(self, *, up: bool) -> None: ...
+
     def take_tcp_reflexive(self, addresses: tuple[Address, ...]) -> None: ...
 
     def take_relay_link(self, relay: Address, *, up: bool) -> None: ...
@@ -54,6 +59,7 @@ class Edge:
     def __init__(self, host: Host, inside: Inside, schedule: Schedule, draw: Draw) -> None:
         self.port = _port(draw)
         self.is_listening = False
+        self._reflexive = TcpReflexive(host, self.port, schedule, draw, inside.take_tcp_reflexive)
         self._host = host
         self._inside = inside
         self._schedule = schedule
@@ -78,6 +84,7 @@ class Edge:
     def close(self) -> None:
         self._life += 1
         self.close_sockets(list(self._ports))
+        self._reflexive.stop()
         self._host.tcp.close_all()
         self._links.clear()
         self._relays.clear()
@@ -118,35 +125,25 @@ class Edge:
 
     # TCP
 
-    def listen(self, *, wanted: bool, servers: Iterable[Socket]) -> None:
+    def listen(self, *, wanted: bool, servers: Sequence[Socket]) -> None:
         """Opens the door, and asks `servers` where they see it."""
         self.is_listening = wanted
-        if not wanted:
+        if wanted:
+            self._host.tcp.listen(self.port, lambda connection: self._keep(connection, None))
+            self._reflexive.start(servers)
+        else:
             self._host.tcp.stop_listening(self.port)
-            return
-        self._host.tcp.listen(self.port, lambda connection: self._keep(connection, None))
-        self.ask_servers(servers)
+            self._reflexive.stop()
+        self._schedule.after(0.0, partial(self._tell_listening, wanted, self._life))
 
-    def ask_servers(self, servers: Iterable[Socket]) -> None:
-        """RFC 8489 section 6.2.2, from the port that is listened on."""
-        found: dict[Socket, Address] = {}
-        for server in servers:
-            self._ask(server, found)
-        life = self._life
-
-        def tell() -> None:
-            if life == self._life:
-                self._inside.take_tcp_reflexive(tuple(dict.fromkeys(found.values())))
-
-        self._schedule.after(TCP_STUN_S, tell)
+    def ask_servers(self, servers: Sequence[Socket]) -> None:
+        """The own network is another."""
+        if self.is_listening:
+            self._reflexive.start(servers)
 
     def connect(self, to: Address) -> None:
-        connection = self._host.tcp.connect(self.port, (to.ip, to.port), CONNECT_PATIENCE_S)
-        if connection is None:
-            self._schedule.after(0.0, partial(self._inside.take_connect_failed, to, "no way there"))
-            return
-        connection.opened = lambda: self._keep(connection, to)
-        connection.lost = partial(self._inside.take_connect_failed, to)
+        """Tries again and again for some seconds, also where it is refused."""
+        self._attempt(to, self._schedule.now + CONNECT_S, self._life, "no way there")
 
     def close_link(self, link: Address) -> None:
         connection = self._links.pop(link.via, None)
@@ -220,24 +217,32 @@ class Edge:
         if connection is not None:
             self._inside.take_link_lost(Address(*connection.remote, Transport.TCP, number))
 
-    def _ask(self, server: Socket, found: dict[Socket, Address]) -> None:
-        connection = self._host.tcp.connect(self.port, server, TCP_STUN_S)
-        if connection is None:
+    def _tell_listening(self, wanted: bool, life: int) -> None:
+        if life == self._life:
+            self._inside.take_listening(up=wanted)
+
+    def _attempt(self, to: Address, ends: float, life: int, why: str) -> None:
+        if life != self._life:
             return
+        left_s = ends - self._schedule.now
+        if left_s <= 0.0:
+            self._inside.take_connect_failed(to, why)
+            return
+        connection = self._host.tcp.connect(self.port, (to.ip, to.port), left_s)
+        if connection is None:
+            self._schedule.after(min(ATTEMPT_S, left_s), partial(self._attempt, to, ends, life, why))
+            return
+        connection.pace_s = ATTEMPT_S
+        connection.opened = lambda: self._keep(connection, to)
+        connection.lost = lambda why: self._retry(to, ends, life, why)
 
-        def learn(payload: bytes) -> None:
-            seen = decode_binding_success(payload).address
-            found[server] = Address(seen.ip, seen.port, Transport.TCP)
-
-        connection.opened = lambda: connection.send(binding_request(self._draw(TRANSACTION_ID_BYTES)))
-        connection.message = learn
-        connection.lost = lambda _why: None
-        self._schedule.after(TCP_STUN_S, connection.close)
+    def _retry(self, to: Address, ends: float, life: int, why: str) -> None:
+        self._schedule.after(PAUSE_S, partial(self._attempt, to, ends, life, why))
 
     def _dial(self, relay: Address, life: int) -> None:
         if life != self._life or relay not in self._relays:
             return
-        connection = self._host.tcp.connect(_port(self._draw), (relay.ip, relay.port), CONNECT_PATIENCE_S)
+        connection = self._host.tcp.connect(_port(self._draw), (relay.ip, relay.port), RELAY_CONNECT_S)
         if connection is None:
             self._schedule.after(RELAY_RETRY_S[0], partial(self._dial, relay, life))
             return

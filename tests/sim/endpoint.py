@@ -243,8 +243,7 @@ class Endpoint:
             self.node.handle_interfaces(self.host.interfaces, self.edge.port, self._schedule.now)
             self._settle()
             self._map_port()
-            if self.edge.is_listening:
-                self.edge.ask_servers(_sockets(self.disk.stun))
+            self.edge.ask_servers(_sockets(self.disk.stun))
 
     def lose_line(self) -> None:
         """The way to the service is gone without a word, as when a NAT on it has rebooted."""
@@ -324,6 +323,9 @@ class Endpoint:
 
     def take_connect_failed(self, to: Address, why: str) -> None:
         self._tell(lambda node: node.handle_connect_failed(to, why, self._schedule.now))
+
+    def take_listening(self, *, up: bool) -> None:
+        self._tell(lambda node: node.handle_listening(up=up, now=self._schedule.now))
 
     def take_tcp_reflexive(self, addresses: tuple[Address, ...]) -> None:
         self._tell(lambda node: node.handle_tcp_reflexive(addresses, self._schedule.now))

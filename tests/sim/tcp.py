@@ -56,7 +56,11 @@ class Connection:
         self.opened: Callable[[], None] = _nothing
         self.message: Callable[[bytes], None] = _ignore
         self.lost: Callable[[str], None] = _shrug
+        self.waits_for_answer = False
+        """For whoever asks something over it."""
         self.dropped = 0
+        self.pace_s: float | None = None
+        """Between SYNs; None: as the kernel does it, twice as long each time."""
         self._stack = stack
         self._schedule = stack.schedule
         self._gives_up = self._schedule.now + patience_s
@@ -183,7 +187,7 @@ class Connection:
             self._fail("timed out")
             return
         self._send(Segment(syn=True, ack=0 if self.state is State.SYN_RECEIVED else None))
-        wait_s = min(self._timeout_s, self._gives_up - self._schedule.now)
+        wait_s = min(self.pace_s or self._timeout_s, self._gives_up - self._schedule.now)
         self._timeout_s *= 2
         self._alarm = self._schedule.after(wait_s, self._send_syn)
 
