@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fabric.lab import Endpoint, Lab, Nat, Overlay, Site
+from fabric.lab import Endpoint, Lab, LabError, Nat, Overlay, Site
 from fabric.lab.overlay import connect, describe
 from fabric.lab.product import until
 from fabric.lab.traffic import Pings
@@ -78,6 +78,8 @@ class Watched:
         """From now on the network works: asserts that an answer to what is sent from now on comes in that time."""
         try:
             took_s = self._pings.await_answer(time.time(), allowed_s + GRACE_S)
+        except LabError as error:
+            raise LabError(f"{what}: {error}: {describe(self._pair.kim, self._pair.lou)}") from None
         finally:
             counted = self._pings.finish()
         self._figure(f"change: {what}: frames flow after {took_s:.2f} s, {counted.lost} of {counted.sent} pings lost")

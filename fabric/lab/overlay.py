@@ -102,8 +102,16 @@ def await_path(one: Endpoint, other: Endpoint, *kinds: str, within_s: float = 30
 
 def describe(one: Endpoint, other: Endpoint) -> str:
     """What each of two endpoints says of the other, and their last words: for a person who has to find out why."""
-    views = [f"{a.name} says of {b.name}: {a.peer(b.name)}\n{a.last_words()}" for a, b in ((one, other), (other, one))]
+    views = [f"{a.name} says of {b.name}: {_view(a, b)}\n{a.last_words()}" for a, b in ((one, other), (other, one))]
     return "\n".join(views)
+
+
+def _view(one: Endpoint, other: Endpoint) -> str:
+    """One that is not there to be asked says nothing, which is worth knowing too."""
+    try:
+        return str(one.peer(other.name))
+    except LabError as error:
+        return f"({error})"
 
 
 def side_by_side(acts: Sequence[Callable[[], T]]) -> list[T]:
