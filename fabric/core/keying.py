@@ -15,7 +15,7 @@ from fabric.core.handshake import CheckPeer, Party
 from fabric.core.machine import Instant, drain
 from fabric.core.negotiation import Agreed, FinishRepeated, Negotiation, Outgoing
 from fabric.core.path import Path
-from fabric.core.session import Session, Sessions
+from fabric.core.session import IDLE_FACTOR, Session, Sessions
 from fabric.core.surroundings import Surroundings
 from fabric.core.timers import Timers
 from fabric.dataplane.contract import Port, Traffic
@@ -139,7 +139,9 @@ class Keying:
         self.live.is_heard = True
         return True
 
-    def handle_sealed(self, traffic: Traffic) -> None:
+    def handle_sealed(self, traffic: Traffic, now: Instant) -> None:
+        if traffic.sealed:
+            self._sessions.note_used(traffic.local_index, now)
         if self.live is not None and self.live.local_index == traffic.local_index:
             self.live.highest_counter = max(self.live.highest_counter, traffic.highest_sealed_counter)
 
@@ -171,7 +173,11 @@ class Keying:
             self._failures += 1
             if self._failures % FAILURES_TO_DOUBT == 0:
                 self._events.append(AttemptFailed())
-        if _Timer.CALL in self._timers.take_due(now) and primary is not None:
+        due = self._timers.take_due(now)
+        if _Timer.REKEY in due and self.live is not None and not self._is_handshake_due(now):
+            idle_s = IDLE_FACTOR * self._around.settings.rekey_after_s
+            self._timers.set(_Timer.REKEY, self.live.started + idle_s + self._margin_s)
+        if _Timer.CALL in due and primary is not None:
             self._events.append(CallDue(primary.address))
             self._timers.set(_Timer.CALL, now + CALL_INTERVAL_S)
 

@@ -95,7 +95,7 @@ class Opener:
             match due:
                 case Seek.OFFER:
                     self._offer_due = True
-                    paths.restart(now)
+                    paths.restart(now, again=True)
                     self.begin(own, offer, now)
                 case Seek.GUESS if offer is not None and not paths.has_best_udp:
                     self._guess(own, offer, now)

@@ -29,6 +29,10 @@ from fabric.wire.path import TOKEN_BYTES
 PUNCH_INTERVALS_S = (0.05, 0.1, 0.2, 0.2, 0.2, 0.2, 0.3, 0.3, 0.5, 0.5, 0.5, 1, 1, 1, 2, 2, 3, 5)
 """Both sides start within one round trip of each other; a NAT opens on the second crossing probe."""
 
+AGAIN_TRY = 6
+AGAIN_DOOR_TRY = 3
+"""For another look, half of the rhythm is enough: nothing has changed that is known of."""
+
 PATIENT_INTERVAL_S = 15.0
 """While there is no path: often enough that a hole towards the peer's last address stays open (30 s mappings)."""
 
@@ -231,7 +235,7 @@ class PathAgent:
         for path in self._paths.values():
             path.kind = kind_of(path.address, self._networks)
 
-    def handle_candidates(self, candidates: Iterable[Candidate], now: Instant) -> None:
+    def handle_candidates(self, candidates: Iterable[Candidate], now: Instant, *, again: bool = False) -> None:
         """The peer's offer: these are probed from now on, and unproven ones that it no longer names forgotten."""
         offered = {c.address: c.kind for c in candidates if is_one_host(c.address, self._networks)}
         for path in [p for p in self._paths.values() if not p.valid and p.address not in offered]:
@@ -239,7 +243,7 @@ class PathAgent:
                 del self._paths[path.address]
         for address, kind in list(offered.items())[:MAX_PATHS]:
             self._add(address, kind, now)
-        self.restart(now)
+        self.restart(now, again=again)
 
     def handle_channels(self, channels: Sequence[Address], now: Instant) -> None:
         """The relays' channels that lead to the peer now, all of them."""
@@ -266,14 +270,15 @@ class PathAgent:
         if door is not None:
             door.why = why
 
-    def restart(self, now: Instant) -> None:
-        """Probes every address again from the start of the punching rhythm."""
+    def restart(self, now: Instant, *, again: bool = False) -> None:
+        """Probes every address from the start of the punching rhythm; with `again` from the middle of it, for a look
+        at what did not open before."""
         self._running = True
         for path in self._paths.values():
             if path is not self.primary:
-                path.tries = 0
+                path.tries = AGAIN_TRY if again else 0
                 path.next_probe = now
-        self._open_doors(now + DOOR_DELAY_S)
+        self._open_doors(now + DOOR_DELAY_S, tries=AGAIN_DOOR_TRY if again else 0)
 
     def hurry_doors(self, now: Instant) -> None:
         """UDP does not get through at one of the ends: there is nothing to wait for."""
@@ -445,11 +450,11 @@ class PathAgent:
             path.valid = False
             self._replace_primary(now)
 
-    def _open_doors(self, at: Instant) -> None:
+    def _open_doors(self, at: Instant, tries: int = 0) -> None:
         self._doors_at = at
         for path in self._paths.values():
             if path.is_door:
-                path.tries = 0
+                path.tries = tries
                 path.next_probe = at
 
     def _handle_due(self, path: Path, now: Instant) -> None:

@@ -68,6 +68,8 @@ from fabric.wire.path import (
 from fabric.wire.rendezvous import Granted, Introduction, ToService, WithdrawIntent
 
 MAX_PINGS = 64
+TURN_S = 0.75
+"""Longer than a round trip, so that one end's probe answers for both; a dead path is still noticed within 10 s."""
 
 
 class Peer:
@@ -85,9 +87,11 @@ class Peer:
             around.check_address,
         )
         self._gateway = Gateway(self.papers, around.calendar, around.draw, since_unix)
+        # Either end's probe keeps a path: where both have the same interval they send theirs at once, for ever.
+        turn_s = 0.0 if around.identity.name < record.name else TURN_S
         self._paths = PathAgent(
             around.draw,
-            around.settings.keepalive_s,
+            around.settings.keepalive_s + turn_s,
             around.is_overlay,
             around.settings.path_mtu,
             around.hole_interval_s,
@@ -326,7 +330,7 @@ class Peer:
         self._settle(now)
 
     def handle_traffic(self, traffic: Traffic, now: Instant) -> None:
-        self._keying.handle_sealed(traffic)
+        self._keying.handle_sealed(traffic, now)
         if traffic.opened:
             self._last_seen = now
             if self._keying.handle_opened(traffic, now):
@@ -585,9 +589,9 @@ class Peer:
             self._steering = steering
             self._lane.steer(self.name, *steering)
 
-    def _look(self, now: Instant) -> None:
-        """Everything that may reach the peer is tried from now on."""
-        self._paths.handle_candidates(self.papers.candidates(), now)
+    def _look(self, now: Instant, *, again: bool = False) -> None:
+        """Everything that may reach the peer is tried from now on; `again` where that failed before."""
+        self._paths.handle_candidates(self.papers.candidates(), now, again=again)
         offer = self.papers.offer
         self._opener.begin(self._nat, offer, now)
         if not self._nat.carries_udp or (offer is not None and not offer.nat.carries_udp):
@@ -610,8 +614,13 @@ class Peer:
         incoming = self._inbox.take_due(now)
         if incoming is None:
             return
+        before = self.papers.offer
         self.papers.accept_offer(incoming)
-        self._look(now)
+        is_known = before is not None and (before.candidates, before.nat) == (
+            incoming.offer.candidates,
+            incoming.offer.nat,
+        )
+        self._look(now, again=is_known and not incoming.by_service)
         self._opener.note_heard()
         if incoming.by_service and incoming.offer.reply_wanted:
             # Whoever asks through the service has no session any more, whatever we still believe.

@@ -14,10 +14,16 @@ from fabric.core.settings import Settings
 from fabric.crypto.aead import Suite
 from fabric.dataplane.contract import Lane, SessionKeys
 
+IDLE_FACTOR = 2.5
+"""A key that seals no frame is renewed so much more rarely, and lives so much longer: a handshake costs as many bytes
+as four minutes of keeping a path open. The first frame after such a pause renews it at once (as in WireGuard, whose
+idle sessions are not renewed at all)."""
+
 
 @dataclass(slots=True)
 class Session:
-    """`started` is when its keys were made; `ends` is the last instant of its life, whatever happens.
+    """`started` is when its keys were made; `ends` is the last instant of its life, whatever happens; `used` is when
+    the first frame was sealed with them here.
 
     `is_heard` once the peer has sealed a record under it: from then on it seals nothing under an older one.
     """
@@ -28,6 +34,7 @@ class Session:
     ends: Instant
     highest_counter: int = 0
     is_heard: bool = False
+    used: Instant | None = None
 
 
 class Sessions:
@@ -44,7 +51,9 @@ class Sessions:
         """The end of the peer's certificate is `ends`; the settings' own bound applies as well."""
         self._drop_waiting()
         self._lane.install(keys, awaiting=awaiting)
-        session = Session(keys.local_index, keys.suite, now, min(ends, now + self._settings.session_life_s))
+        session = Session(
+            keys.local_index, keys.suite, now, min(ends, now + IDLE_FACTOR * self._settings.session_life_s)
+        )
         self.waiting = session
         if not awaiting:
             self.confirm(keys.local_index, now)
@@ -69,8 +78,16 @@ class Sessions:
         live = self.live
         if live is None:
             return False
-        old = now >= live.started + self._settings.rekey_after_s + margin_s
+        patience = 1.0 if live.used is not None else IDLE_FACTOR
+        old = now >= live.started + patience * self._settings.rekey_after_s + margin_s
         return old or live.highest_counter >= self._settings.rekey_after_records
+
+    def note_used(self, local_index: int, now: Instant) -> None:
+        """Frames were sealed under this session."""
+        live = self.live
+        if live is not None and live.local_index == local_index and live.used is None:
+            live.used = now
+            live.ends = min(live.ends, now + self._settings.session_life_s)
 
     def bound(self, ends: Instant) -> None:
         """The peer's certificate ends at `ends`: no session outlives it."""

@@ -487,6 +487,7 @@ def test_a_close_in_a_session_that_both_have_left_is_ignored(village: Village, e
     village.meet(A, B)
     index = village.houses[late].lane.sealing
     assert index is not None
+    village.send_frame(A, B)
     village.run(122.0)
     assert village.houses[late].lane.sealing != index
     say_in_session(village, early, late, b"")

@@ -146,9 +146,36 @@ def test_running_sessions_do_not_notice_that_the_service_is_gone(village: Villag
     assert changes == []
 
 
+@pytest.mark.parametrize("sender", [A, B])
+def test_a_session_in_use_by_either_end_is_rekeyed_after_two_minutes(village: Village, sender: str) -> None:
+    village.meet(A, B)
+    before = village.houses[A].lane.installed
+    village.send_frame(sender, B if sender == A else A)
+    village.run(119.0)
+    assert village.houses[A].lane.installed == before
+    village.run(12.0)
+    assert village.houses[A].lane.installed != before
+
+
+def test_an_idle_session_is_rekeyed_after_five_minutes_and_at_its_first_frame_before(village: Village) -> None:
+    village.meet(A, B)
+    before = village.houses[A].lane.installed
+    village.run(295.0)
+    assert village.houses[A].lane.installed == before
+    village.run(10.0)
+    second = village.houses[A].lane.installed
+    assert second != before
+    village.run(200.0)
+    village.send_frame(A, B)
+    village.run(0.5)
+    assert village.houses[A].lane.installed - second
+    assert village.are_connected(A, B)
+
+
 def test_sessions_are_rekeyed_in_time_and_old_keys_wiped(village: Village) -> None:
     village.meet(A, B)
     before = village.houses[A].lane.installed
+    village.send_frame(A, B)
     village.run(125.0)
     after = village.houses[A].lane.installed
     assert before & after == before, "the old keys serve stragglers"
@@ -397,5 +424,6 @@ def test_settings_are_honoured() -> None:
     village = Village(A, B, settings=Settings(rekey_after_s=10.0, straggler_s=1.0))
     village.meet(A, B)
     first = village.houses[A].lane.installed
+    village.send_frame(A, B)
     village.run(15.0)
     assert not village.houses[A].lane.installed & first

@@ -147,6 +147,14 @@ class Village:
             self.houses[two].status(one, self.now),
         ]
 
+    def send_frame(self, name: str, peer: str) -> None:
+        """`name` seals a frame for `peer` under the session that is live."""
+        house = self.houses[name]
+        index = house.lane.sealing
+        assert index is not None
+        house.node.handle_traffic([Traffic(peer, index, 0, 1, None, self.now, 0, None)], self.now)
+        self.settle(house)
+
     def settle(self, house: House) -> None:
         """The driver's rule: events, then transmits and messages, then what the lane has to send."""
         events: Iterator[Event] = drain(house.node.poll_event)
