@@ -92,6 +92,15 @@ class Station:
     def addresses(self) -> tuple[Address, ...]:
         return tuple(self._ways)
 
+    @property
+    def active(self) -> Address | None:
+        """How the relay is reached now."""
+        return self._active.address if self._active is not None else None
+
+    @property
+    def channel_count(self) -> int:
+        return len(self._bindings.standing(self._active.address)) if self._active is not None else 0
+
     def channel(self, peer: str) -> Address | None:
         binding = self._bindings.of_peer(peer)
         return binding.channel if binding else None

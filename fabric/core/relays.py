@@ -56,6 +56,15 @@ class PeerGrant:
     places: tuple[RelayPlace, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RelayState:
+    """`address` is how it is reached now, None where it is not; `channels` are bound there."""
+
+    place: RelayPlace
+    address: Address | None
+    channels: int
+
+
 class Relays:
     """Events: `RelaysNamed`, `RelayLinkWanted`, `RelayLinkUnwanted`, `ChannelsChanged`."""
 
@@ -99,6 +108,10 @@ class Relays:
     def grants(self, peer: str) -> PeerGrant | None:
         """Returns what to keep in the peer's record and to hand back to `handle_granted` after a restart."""
         return self._grants.get(peer)
+
+    def states(self) -> tuple[RelayState, ...]:
+        """Returns what there is to see of each relay that is in use."""
+        return tuple(RelayState(place, s.active, s.channel_count) for place, s in self._stations.items())
 
     def channels(self, peer: str) -> tuple[Address, ...]:
         """Returns what leads to the peer through relays: UDP before TLS, and then in the service's order."""

@@ -79,6 +79,10 @@ class Parts:
     def mtu(self) -> int:
         return self.config.mtu or overlay_mtu(self.config.path_mtu)
 
+    @property
+    def service_addresses(self) -> tuple[str, ...]:
+        return self.config.service or self.papers.network.service
+
     def overlay_interfaces(self) -> list[Interface]:
         """Returns the own overlay addresses, each with the range of the LAN that it is in."""
         ranges = [ip_network(text) for text in self.papers.network.overlay]
@@ -223,7 +227,7 @@ def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian, e
     network.attach(endpoint.tell, parts.pump)
     parts.stun = StunNames(config.stun or papers.network.stun, handle_stun_servers)
     parts.service = ServiceLinks(
-        config.service or papers.network.service,
+        parts.service_addresses,
         context,
         check,
         endpoint,

@@ -21,9 +21,11 @@ from fabric.core.own_addresses import Interface
 from fabric.crypto.aead import offered_suites
 from fabric.shell import clock
 from fabric.shell.assembly import Parts, prepare
+from fabric.shell.checks.network import NetworkView, RelayView, ServiceLinkView
 from fabric.shell.config import DEFAULT_STATE, STATE_VARIABLE, load_config
 from fabric.shell.control import serve_control
 from fabric.shell.control_wire import EndpointReport
+from fabric.shell.doctor import Doctor
 from fabric.shell.endpoint import Endpoint
 from fabric.shell.links import watch_links
 from fabric.shell.log import Log, start_log
@@ -31,6 +33,8 @@ from fabric.shell.notify import READY, STOPPING, keep_watchdog, notify
 from fabric.shell.program import run_program
 from fabric.shell.questions import Questions
 from fabric.shell.report import counted, mac_text, report_certificate
+from fabric.shell.tls import context_under
+from fabric.wire.address import Transport
 
 SLEPT_S = 1.0
 LANE = "reference"
@@ -41,7 +45,8 @@ _log = Log("fabric.daemon")
 async def run(parts: Parts) -> None:
     """Serves until SIGTERM or SIGINT. The service is called while the device is still being set up."""
     endpoint = parts.endpoint
-    questions = Questions(endpoint, lambda: report_endpoint(parts))
+    doctor = Doctor(lambda: look(parts), endpoint.peers, context_under(parts.papers.authority))
+    questions = Questions(endpoint, lambda: report_endpoint(parts), doctor)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(_watch_links, parts)
@@ -86,6 +91,38 @@ def report_endpoint(parts: Parts) -> EndpointReport:
         drops=counted({**drops, **endpoint.counters}),
         version=__version__,
         uptime_s=round(clock.now() - parts.started, 3),
+    )
+
+
+def look(parts: Parts) -> NetworkView:
+    """Returns what the daemon knows of the network at this moment."""
+    node, network = parts.node, parts.network
+    links = {link.address: link for link in parts.service.links}
+    return NetworkView(
+        here=node.here(),
+        interfaces=parts.endpoint.interfaces,
+        candidates=node.candidates,
+        lifetime_s=node.mapping_lifetime_s,
+        port_mapping=network.mapper.report if network.mapper is not None else None,
+        services=tuple(
+            ServiceLinkView(address, links[address].is_up, why=links[address].why)
+            if address in links
+            else ServiceLinkView(address, is_up=False, why="not in use: two channels are enough")
+            for address in parts.service_addresses
+        ),
+        relays=tuple(
+            RelayView(
+                state.place,
+                state.address.transport if state.address is not None else Transport.RELAY_UDP,
+                state.channels,
+                why="" if state.address is not None else "no answer",
+            )
+            for state in node.relays.states()
+        ),
+        stun=network.stun_servers,
+        stun_names=parts.stun.names,
+        clock_offset_s=parts.endpoint.clock_offset_s,
+        outlet=network.outlet,
     )
 
 

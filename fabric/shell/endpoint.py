@@ -105,6 +105,8 @@ class Endpoint:
         self._changed = trio.Event()
         self._pongs: dict[int, trio.MemorySendChannel[e.Pong]] = {}
         self.interfaces: tuple[Interface, ...] = ()
+        self.clock_offset_s: float | None = None
+        """The service's clock less the own, as of the last channel that was opened."""
 
     # the node's side: effects
 
@@ -350,7 +352,7 @@ class Endpoint:
         self._changed = trio.Event()
 
     def _check_clock(self, service_unix: float) -> None:
-        behind = service_unix - self._around.calendar.unix(self._around.clock())
+        self.clock_offset_s = behind = service_unix - self._around.calendar.unix(self._around.clock())
         if abs(behind) > CLOCK_TOLERANCE_S:
             _log.warning("the clock differs from the service's: peers will refuse this endpoint", by_s=round(behind))
 

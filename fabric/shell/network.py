@@ -59,6 +59,8 @@ class Network:
         self._waiting: list[Way] = []
         self._tell: Tell = lambda _say: None
         self._receive: Callable[[Sequence[tuple[bytes, Target]]], None] = lambda _batch: None
+        self.outlet = terms.outlet
+        self.stun_servers: tuple[Address, ...] = ()
         self.tcp = TcpLinks(udp.port, udp.drops)
         self.relay_links = RelayLinks(
             Terms(terms.context, terms.check, terms.jitter, terms.outlet), self._handle_relay_link, self._deliver
@@ -136,6 +138,7 @@ class Network:
             self.mapper.look_again()
 
     def handle_stun_servers(self, servers: Sequence[Address]) -> None:
+        self.stun_servers = tuple(servers)
         self.tcp.handle_stun_servers(servers)
 
     def handle_too_long(self, refused: Sequence[tuple[Target, int]]) -> None:

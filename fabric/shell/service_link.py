@@ -121,6 +121,13 @@ class ServiceLink:
         self._pause_s = patience.retry_s
         self.why = "not tried yet"
         """Why there is no channel, for a person."""
+        self.address = ""
+        """Where the channel is, or was last tried."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a channel, and the service has proven itself on it."""
+        return self._outbox is not None and self._accepted.is_set()
 
     def send(self, message: ToService) -> None:
         """Queues a message; it is lost with the channel."""
@@ -175,6 +182,7 @@ class ServiceLink:
 
     async def _try(self, address: str) -> None:
         """Opens the channel at one address and serves it until it is lost."""
+        self.address = address
         try:
             await self._serve(address)
         except* _EXPECTED as errors:

@@ -54,6 +54,11 @@ class ServiceLinks:
             self._links.append(link)
 
     @property
+    def links(self) -> tuple[ServiceLink, ...]:
+        """To be looked at only."""
+        return tuple(self._links)
+
+    @property
     def why(self) -> str:
         """Why there is no channel, for a person; empty while there is one."""
         whys = [link.why for link in self._links]

@@ -26,6 +26,10 @@ class StunNames:
         self._handle = handle
         self._changed = trio.Event()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
     def replace(self, names: Sequence[str]) -> None:
         """Takes the names that the service has told; none at all change nothing."""
         if names and tuple(names) != self._names:
