@@ -126,8 +126,8 @@ def test_the_move_to_a_direct_path_loses_and_doubles_no_frame(
     counts = [stream.finish() for stream in running]
     lost, doubled, overtaken = (sum(getattr(count, of) for count in counts) for of in ("lost", "doubled", "overtaken"))
     sent = sum(count.sent for count in counts)
-    figure(f"relay: upgrade {took_s:.1f} s after it became possible: {lost} lost, {doubled} doubled of {sent} frames,")
-    figure(f"relay: upgrade: {overtaken} overtaken by a later one")
+    told = f"{lost} lost, {doubled} doubled, {overtaken} overtaken of {sent} frames"
+    figure(f"relay: upgrade to direct {took_s:.1f} s after it became possible: {told}")
     assert_nothing_lost(counts, dan, eva)
 
 
