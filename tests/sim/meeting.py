@@ -57,6 +57,8 @@ class Meeting:
         self.expected = world.expected_kind(one, other), world.expected_kind(other, one)
         self.wished: float | None = None
         self.moves = 0
+        self._disagreed_s = 0.0
+        self._disagree_since: float | None = None
         self._world = world
         self._halves = {one.name: Half(), other.name: Half()}
 
@@ -101,11 +103,21 @@ class Meeting:
             case _:
                 pass
         half.note(self._world.now)
+        self._compare()
 
     def handle_frame(self, receiver: str) -> None:
         half = self._halves[receiver]
         if half.heard is None:
             half.heard = self._world.now
+
+    def _compare(self) -> None:
+        now, (one, other) = self._world.now, self._halves.values()
+        agree = not (one.is_connected and other.is_connected) or is_direct(one.kind) == is_direct(other.kind)
+        if agree and self._disagree_since is not None:
+            self._disagreed_s = max(self._disagreed_s, now - self._disagree_since)
+            self._disagree_since = None
+        elif not agree and self._disagree_since is None:
+            self._disagree_since = now
 
     def _greet(self, who: Endpoint, half: Half) -> None:
         """A frame now and then until one has got through, as an application would try."""
@@ -115,6 +127,12 @@ class Meeting:
         half.greetings += 1
         who.send_frame(other)
         self._world.schedule.after(GREETING_PAUSE_S, lambda: self._greet(who, half))
+
+    @property
+    def longest_disagreement_s(self) -> float:
+        """For how long one end sent directly and the other by a relay."""
+        since = self._disagree_since
+        return self._disagreed_s if since is None else max(self._disagreed_s, self._world.now - since)
 
     def _later(self, instants: list[float | None]) -> float | None:
         """Until the later of the two, where there are both."""

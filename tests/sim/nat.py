@@ -91,12 +91,15 @@ class NatTable:
         self._by_port: dict[tuple[bool, int], _Binding] = {}
         self._forwards: dict[int, Socket] = {}
         self._forwarded: dict[Socket, int] = {}
+        self._flows: dict[tuple[bool, Socket, Socket], Instant] = {}
+        """Who came in by a forwarded port, and when last."""
         self._next_port = chance.randint(20_000, 40_000)
         self._others_seen: Instant = 0.0
 
     def outbound(self, packet: Packet, now: Instant) -> Packet | None:
         """Returns the packet with its outside source, from a new mapping where there is none."""
-        if (forwarded := self._forwarded.get(packet.source)) is not None:
+        forwarded = self._forwarded.get(packet.source)
+        if forwarded is not None and self._goes_by_forward(packet, now):
             return packet._replace(source=(self.ip, forwarded))
         binding = self._mapped(packet, now)
         if binding is None:
@@ -108,6 +111,7 @@ class NatTable:
     def inbound(self, packet: Packet, now: Instant) -> Packet | None:
         """Returns the packet with its inside destination where mapping and filter let it in."""
         if (inside := self._forwards.get(packet.destination[1])) is not None:
+            self._flows[packet.is_tcp, inside, packet.source] = now
             return packet._replace(destination=inside)
         binding = self._alive(self._by_port.get((packet.is_tcp, packet.destination[1])), now)
         if binding is None or not self._lets_in(binding, packet.source, now):
@@ -131,7 +135,18 @@ class NatTable:
         self._by_port.clear()
         self._forwards.clear()
         self._forwarded.clear()
+        self._flows.clear()
         self._next_port = self._chance.randint(20_000, 40_000)
+
+    def _goes_by_forward(self, packet: Packet, now: Instant) -> bool:
+        """Answers to what came in by the forward do, and new flows; one that has a mapping from before keeps it."""
+        lifetime_s = self.behaviour.tcp_lifetime_s if packet.is_tcp else self.behaviour.lifetime_s
+        flow = (packet.is_tcp, packet.source, packet.destination)
+        if now - self._flows.get(flow, -lifetime_s) < lifetime_s:
+            self._flows[flow] = now
+            return True
+        key = (packet.is_tcp, packet.source, self._mapping_key(packet.destination))
+        return self._alive(self._by_key.get(key), now) is None
 
     def _mapped(self, packet: Packet, now: Instant) -> _Binding | None:
         is_tcp = packet.is_tcp

@@ -98,6 +98,7 @@ class Survey:
             "first frame": summary(m.first_frame_s for m in meetings),
             "to direct": summary(m.direct_s for m in feasible),
             "classes": {name: self._class_figures(name) for name in CLASSES},
+            "disagreement": summary(m.longest_disagreement_s for m in meetings),
             "idle bytes a minute a peer": summary(idle),
             "handshakes a pair": self.world.witness.handshakes.total() / 2 / max(1, len(meetings)),
             "curves": {name: self._curves(name) for name in CLASSES},

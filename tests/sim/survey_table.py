@@ -8,7 +8,7 @@ from typing import Any
 
 def tabulate(figures: Mapping[str, Any], seed: int) -> str:
     share = 100.0 * figures["direct"] / max(1, figures["feasible"])
-    idle = figures["idle bytes a minute a peer"]
+    idle, apart = figures["idle bytes a minute a peer"], figures["disagreement"]
     lines = [
         f"{figures['endpoints']:,} endpoints, {figures['pairs']:,} pairs, seed {seed}: "
         f"{figures['connected']:,} pairs connected; {figures['direct']:,} of {figures['feasible']:,} feasible ones "
@@ -31,7 +31,8 @@ def tabulate(figures: Mapping[str, Any], seed: int) -> str:
         "",
         f"An idle endpoint sends {idle['p50']:,.0f} bytes a minute for each of its peers (p99 {idle['p99']:,.0f}, "
         f"most {idle['max']:,.0f}), IP headers and what it says to STUN servers and relays included. "
-        f"Handshakes a pair: {figures['handshakes a pair']:.2f} in the whole time.",
+        f"One end sends directly while the other still uses a relay for {apart['p50']:.2f} s (p99 {apart['p99']:.2f} "
+        f"s, longest {apart['max']:.2f} s). Handshakes a pair: {figures['handshakes a pair']:.2f} in the whole time.",
         "",
     ]
     return "\n".join(lines)

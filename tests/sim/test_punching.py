@@ -21,10 +21,13 @@ HOPELESS_S = 45.0
 DIRECT_WITHIN_S = {PathKind.DIRECT_UDP: 60.0, PathKind.DIRECT_TCP: 30.0}
 PREDICTION_DATAGRAMS = 1500
 GUESSING_DATAGRAMS = 12_000
-HOPELESS_DATAGRAMS = 16_000
+MAX_HITS = 4
+"""Several guesses of one batch may hit."""
+
+HOPELESS_DATAGRAMS = 20_000
 """Four rounds of 2,000 guesses, and of 256 sockets that send three times each, with what else is tried."""
 
-IDLE_SEARCH_A_SECOND = 2.0
+IDLE_SEARCH_A_SECOND = 16.0
 
 
 @pytest.mark.parametrize(("one", "other"), list(itertools.product(Access, Access)), ids=lambda a: a.value)
@@ -56,7 +59,7 @@ def test_guessing_takes_no_more_than_is_allowed(world: World, attempt: int) -> N
     world.until(lambda: alpha.path_to(beta) is beta.path_to(alpha) is PathKind.DIRECT_UDP, within_s=60.0)
     assert datagrams_between(alpha, beta) < GUESSING_DATAGRAMS
     world.run_for(30.0)
-    assert alpha.edge.extra_sockets <= 1, "only the socket that hit is kept"
+    assert alpha.edge.extra_sockets <= MAX_HITS, "only sockets that hit are kept"
     assert beta.edge.extra_sockets == 0
 
 
