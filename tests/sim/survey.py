@@ -1,7 +1,7 @@
 """Thousands of endpoints under virtual time, in the proportions that were measured, against the oracle.
 
     python -m tests.sim.survey --endpoints 5000 --seed 1 --json docs/measurements/simulation.json \\
-                               --table docs/measurements/simulation.md --plot docs/measurements/simulation.svg
+                               --page docs/simulation.md --plot docs/measurements/simulation.svg
 
 Endpoints arrive as a Poisson process; each wishes to meet three others on average, and a pair begins to count when
 the second wish is stated. Every endpoint is the product's own node and lane, with the product's cryptography; the
@@ -39,6 +39,8 @@ NEIGHBOUR = 0.5
 
 RELAYS = 4
 CLASSES = ("LAN", "IPv6", "punching", "guessing", "TCP", "relay only")
+
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 Figures = dict[str, object]
 
@@ -167,12 +169,19 @@ def summary(values: Iterable[float | None]) -> Figures:
     return {"count": len(found), "p50": round(middle, 3), "p99": round(high, 3), "max": round(found[-1], 3)}
 
 
+def put(table: str, page: str) -> str:
+    """Returns the page with the table between its marks."""
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n{table}{END}{tail}"
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.survey", description="a survey under virtual time")
     parser.add_argument("--endpoints", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--page", type=Path, help="a page with a place for the figures between two marks")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args(arguments)
     begun = time.perf_counter()
@@ -188,8 +197,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         bare = {key: value for key, value in figures.items() if key != "curves"}
         options.json.write_text(json.dumps({"seed": options.seed, **bare}, indent=1) + "\n")
-    if options.table:
-        options.table.write_text(table)
+    if options.page:
+        options.page.write_text(put(table, options.page.read_text()))
     if options.plot:
         options.plot.write_text(draw(figures))
     return 0

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tests.sim import survey
+from tests.sim.conftest import watched
 from tests.sim.survey import RELAYS, Survey, summary
 from tests.sim.survey_plot import draw
 from tests.sim.survey_table import tabulate
 from tests.sim.world import World
 
 ENDPOINTS = 300
-LARGER = 1000
 
 FIRST_FRAME_P99_S = 5.0
 DIRECT_P50_S, DIRECT_P99_S = 1.0, 30.0
@@ -39,16 +39,8 @@ def check(made: Survey) -> None:
     assert figures["idle bytes a minute a peer"]["p50"] < IDLE_BYTES_P50
 
 
-def test_every_pair_is_on_the_path_that_the_oracle_says(seed: int) -> None:
-    made = Survey(World(seed, relays=RELAYS), ENDPOINTS)
-    made.run()
-    check(made)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_every_pair_of_a_thousand_endpoints_is_on_the_path_that_the_oracle_says(seed: int) -> None:
-    made = Survey(World(seed, relays=RELAYS), LARGER)
+def test_every_pair_is_on_the_path_that_the_oracle_says(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Survey(watched(World(seed, relays=RELAYS), monkeypatch), ENDPOINTS)
     made.run()
     check(made)
 
