@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
@@ -240,7 +242,8 @@ async def _ask_twice(asker: trio.socket.SocketType, gateway: str) -> None:
     for _ in range(2):
         for device in _DEVICES:
             for ip in (SSDP_GROUP, gateway):
-                await asker.sendto(_search_request(device, ip), (ip, SSDP_PORT))
+                with suppress(OSError):  # a firewall of this host forbids it, or the route has just gone
+                    await asker.sendto(_search_request(device, ip), (ip, SSDP_PORT))
         await trio.sleep(SEARCH_S / 4)
 
 
@@ -252,7 +255,10 @@ def _search_request(device: str, ip: str) -> bytes:
 async def _first_location(asker: trio.socket.SocketType, gateway: str) -> str | None:
     answers = 0
     while answers < MAX_SEARCH_ANSWERS:
-        payload, (ip, _) = await asker.recvfrom(MAX_SEARCH_BYTES)
+        try:
+            payload, (ip, _) = await asker.recvfrom(MAX_SEARCH_BYTES)
+        except OSError:  # of an earlier send
+            continue
         if ip != gateway:
             continue
         answers += 1
@@ -295,11 +301,18 @@ def read_description(text: bytes, location: str, gateway: str) -> tuple[Service,
     base = next((element.text or "" for element in root.iter() if _tag(element) == "URLBase"), "").strip() or location
     found = [_fields(element) for element in root.iter() if _tag(element) == "service"]
     services = [
-        Service(fields["serviceType"], checked_url(urljoin(base, fields["controlURL"]), gateway))
+        Service(fields["serviceType"], checked_url(_joined(base, fields["controlURL"]), gateway))
         for fields in found
         if fields.get("serviceType") in _SERVICES and fields.get("controlURL")
     ]
     return tuple(sorted(services, key=lambda service: _SERVICES.index(service.kind)))
+
+
+def _joined(base: str, url: str) -> str:
+    try:
+        return urljoin(base, url)
+    except ValueError:
+        raise DecodeError("a URL that is none") from None
 
 
 def read_answer(status: int, text: bytes, action: str) -> Mapping[str, str]:
@@ -389,7 +402,9 @@ def _client(own_ip: str) -> httpx.AsyncClient:
     """No proxy, no redirect, no compression, no connection kept: routers' HTTP servers are small."""
     return httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(
-            local_address=own_ip or None, limits=httpx.Limits(max_connections=2, max_keepalive_connections=0)
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # trusts nobody: to read whom it could takes 50 ms of ours
+            local_address=own_ip or None,
+            limits=httpx.Limits(max_connections=2, max_keepalive_connections=0),
         ),
         headers={"Accept-Encoding": "identity", "User-Agent": "fabric", "Connection": "close"},
         timeout=REQUEST_S,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -196,6 +199,32 @@ async def test_nobody_there_means_no_upnp(monkeypatch: pytest.MonkeyPatch) -> No
     assert await Upnp().map(wanted()) is None
 
 
+async def test_a_search_that_the_host_itself_forbids_means_no_upnp(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A packet filter on the way out tells EPERM, a route that has gone ENETUNREACH."""
+
+    class Forbidden:
+        def __init__(self, udp: trio.socket.SocketType) -> None:
+            self._udp = udp
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._udp, name)
+
+        async def sendto(self, *_: object) -> int:
+            raise PermissionError(errno.EPERM, "not permitted")
+
+    ask_twice = module._ask_twice
+    monkeypatch.setattr(module, "_ask_twice", lambda asker, gateway: ask_twice(Forbidden(asker), gateway))  # type: ignore[arg-type]
+    assert await Upnp().map(wanted()) is None
+
+
+def test_asking_a_gateway_reads_no_certificates_from_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty milliseconds in which no frame would move."""
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: pytest.fail("read"))
+    module._client("127.0.0.1")
+
+
 async def test_nothing_mapped_is_nothing_to_delete() -> None:
     await Upnp().remove()
 
@@ -263,6 +292,8 @@ def test_the_newest_service_comes_first() -> None:
         description((KIND, "//10.0.0.1/ctl")),
         b'<!DOCTYPE a [<!ENTITY b "x">]><root>&b;</root>',
         '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a><root/>'.encode("utf-16"),
+        description((KIND, "ctl"), base="<URLBase>http://[</URLBase>"),
+        description((KIND, "http://[::1/ctl")),
         b"<root>" * 10,
     ],
 )
