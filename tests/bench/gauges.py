@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from fabric.lab import LabError, Program
+from fabric.lab import Host, LabError, Program
 from fabric.lab.product import until
 from tests.bench.cable import Cable
 from tests.bench.tunnels import Raised
@@ -24,6 +25,13 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PAYLOAD_BYTES = 64
 FLOOD_PORT = 9  # discard
 GIGABYTE = 1e9
+
+
+class Ends(Protocol):
+    """Two hosts with a tunnel between them; the load goes from left to right."""
+
+    left: Host
+    right: Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +65,14 @@ class Reading:
 
 def read(cable: Cable, raised: Raised, durations: Durations) -> Reading:
     """All gauges, one after the other."""
-    idle = _ping(cable, raised, durations.pings)
+    idle = ping(cable, raised, durations.pings)
     server = cable.start(cable.right, ["iperf3", "--server", "--forceflush"])
     try:
         until(lambda: "listening" in server.output(), "iperf3 listening")
-        daemons, machine = _daemon_seconds(raised), _machine_seconds()
-        one, transferred = _streams(cable, raised, 1, durations.stream_s)
-        daemons, machine = _daemon_seconds(raised) - daemons, _machine_seconds() - machine
-        four, _ = _streams(cable, raised, 4, durations.stream_s)
+        daemons, machine = daemon_seconds(raised), machine_seconds()
+        one, transferred = streams(cable, raised, 1, durations.stream_s)
+        daemons, machine = daemon_seconds(raised) - daemons, machine_seconds() - machine
+        four, _ = streams(cable, raised, 4, durations.stream_s)
         loaded = _loaded_ping(cable, raised, durations)
     finally:
         server.terminate()
@@ -72,10 +80,10 @@ def read(cable: Cable, raised: Raised, durations: Durations) -> Reading:
         tcp_1_mbits=one,
         tcp_4_mbits=four,
         small_kpps=_flood(cable, raised, durations.flood_s),
-        ping_p50_ms=_percentile(idle, 50),
-        ping_p99_ms=_percentile(idle, 99),
-        loaded_p50_ms=_percentile(loaded, 50),
-        loaded_p99_ms=_percentile(loaded, 99),
+        ping_p50_ms=percentile(idle, 50),
+        ping_p99_ms=percentile(idle, 99),
+        loaded_p50_ms=percentile(loaded, 50),
+        loaded_p99_ms=percentile(loaded, 99),
         daemons_s_per_gb=daemons / transferred * GIGABYTE if raised.programs else None,
         machine_s_per_gb=machine / transferred * GIGABYTE,
         resident_mib=max(map(resident_mib, raised.programs)) if raised.programs else None,
@@ -85,7 +93,7 @@ def read(cable: Cable, raised: Raised, durations: Durations) -> Reading:
 # -- throughput ---------------------------------------------------------------------------------------------------
 
 
-def _streams(cable: Cable, raised: Raised, count: int, seconds: int) -> tuple[float, float]:
+def streams(cable: Ends, raised: Raised, count: int, seconds: int) -> tuple[float, float]:
     """(Mbit/s received, bytes received) over so many TCP streams."""
     words = ["iperf3", "--client", raised.target, "--json", "--time", str(seconds), "--parallel", str(count)]
     report = json.loads(cable.left.run(*words, timeout_s=seconds + 30).output)
@@ -142,7 +150,7 @@ def _flood(cable: Cable, raised: Raised, seconds: float) -> float:
 # -- round trips --------------------------------------------------------------------------------------------------
 
 
-def _ping(cable: Cable, raised: Raised, count: int, interval_s: float = 0.01) -> list[float]:
+def ping(cable: Ends, raised: Raised, count: int, interval_s: float = 0.01) -> list[float]:
     """Round trips in milliseconds of those pings that were answered."""
     words = ["ping", "-n", "-c", str(count), "-i", str(interval_s), "-W", "2", raised.target]
     printed = cable.left.run(*words, timeout_s=count * interval_s + 20).output
@@ -158,14 +166,14 @@ def _loaded_ping(cable: Cable, raised: Raised, durations: Durations) -> list[flo
     bulk = cable.start(cable.left, ["iperf3", "--client", raised.target, "--time", str(int(seconds + 3))])
     try:
         time.sleep(1.0)
-        return _ping(cable, raised, durations.pings)
+        return ping(cable, raised, durations.pings)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(bulk.pid, signal.SIGINT)
         bulk.terminate()
 
 
-def _percentile(values: Sequence[float], percent: int) -> float:
+def percentile(values: Sequence[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
@@ -197,11 +205,11 @@ def resident_mib(program: Program) -> float:
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(program)) * PAGE_BYTES / 2**20
 
 
-def _daemon_seconds(raised: Raised) -> float:
+def daemon_seconds(raised: Raised) -> float:
     return sum(map(processor_seconds, raised.programs))
 
 
-def _machine_seconds() -> float:
+def machine_seconds() -> float:
     """Busy time of all processors: what the kernel does in interrupts for no process is in here too."""
     user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
