@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from fabric.errors import ConfigurationError, DecodeError
+from fabric.shell.host import split_host
 from fabric.shell.settings_file import load_settings
 
 DEFAULT_STATE = Path("/var/lib/fabric")
@@ -78,7 +80,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def load_config(state: Path, environment: Mapping[str, str], options: Mapping[str, object] | None = None) -> Config:
     """Returns the configuration of the daemon that keeps its state in `state`. Raises `ConfigurationError`."""
-    return load_settings(Config, state / "config.toml", environment, PREFIX, options)
+    config = load_settings(Config, state / "config.toml", environment, PREFIX, options)
+    for setting, places in (("service", config.service), ("stun", config.stun)):
+        for place in places:
+            _check_place(setting, place)
+    return config
+
+
+def _check_place(setting: str, place: str) -> None:
+    try:
+        split_host(place)
+    except DecodeError as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
 
 
 def control_path(state: Path, config: Config) -> Path:

@@ -14,6 +14,7 @@ import trio
 from fabric.core.explain import Case, ways_to_better
 from fabric.core.mapping import Outcome
 from fabric.core.status import PathKind, PeerState, PeerStatus
+from fabric.errors import FabricError
 from fabric.shell.checks.discovery import check_discovery, check_dns
 from fabric.shell.checks.finding import Finding, Verdict
 from fabric.shell.checks.hairpin import check_hairpin
@@ -142,7 +143,7 @@ async def _found(check: Check, network: NetworkView) -> Finding:
     with trio.move_on_after(LIMIT_S):
         try:
             return await check(network)
-        except* OSError as errors:
+        except* (OSError, FabricError) as errors:
             why = "; ".join(str(error) for error in errors.exceptions)
         return Finding(Verdict.UNKNOWN, f"could not be looked at: {why}")
     return Finding(Verdict.UNKNOWN, f"took longer than {LIMIT_S:.0f} s")

@@ -33,7 +33,8 @@ from fabric.identity.trust import Trust
 from fabric.shell.config import load_config
 from fabric.shell.custody import open_identity
 from fabric.shell.exit_code import CommandError, ExitCode
-from fabric.shell.papers import Network, is_enrolled, load_papers, split_host, store_papers
+from fabric.shell.host import split_host
+from fabric.shell.papers import Network, is_enrolled, load_papers, store_papers
 from fabric.shell.proxy import HttpProxy, Outlet, outlet_of
 from fabric.shell.tls import context_to_look, context_under
 from fabric.wire.rendezvous import (
@@ -158,6 +159,8 @@ def _find_service(key: EnrolmentKey, outlet: Outlet) -> _Judged:
         except AuthenticationError as error:
             is_foreign = True
             failures.append(f"{address}: {error}")
+        except DecodeError as error:
+            failures.append(str(error))
         except OSError as error:
             failures.append(f"{address}: {error.strerror or error}")
     told = "; ".join(failures)

@@ -95,12 +95,6 @@ def store_revocations(directory: Path, der: bytes) -> None:
     write_durably(directory / "revocations.pem", pem, mode=READABLE)
 
 
-def split_host(text: str) -> tuple[str, int]:
-    """Returns host and port of "host:port" or "[ipv6]:port"."""
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 def _certificate_pem(der: bytes) -> bytes:
     return ssl.DER_cert_to_PEM_cert(der).encode()
 

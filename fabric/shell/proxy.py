@@ -20,7 +20,8 @@ from urllib.parse import unquote, urlsplit
 import h11
 import trio
 
-from fabric.errors import ConfigurationError
+from fabric.errors import ConfigurationError, DecodeError
+from fabric.shell.host import check_host
 
 DEFAULT_PORT = 80
 """Of a URL without one (RFC 9110 section 4.2.1)."""
@@ -72,6 +73,7 @@ class Outlet:
 
     async def connect(self, host: str, port: int) -> trio.SocketStream:
         """Returns a stream to the host. Raises `OSError`, `ProxyError` among them."""
+        _check(host)
         proxy = self.proxy_for(host)
         if proxy is None:
             return await trio.open_tcp_stream(host, port)
@@ -90,6 +92,7 @@ class Outlet:
 
     def connect_blocking(self, host: str, port: int, timeout_s: float) -> socket.socket:
         """As `connect`, for who has no event loop."""
+        _check(host)
         proxy = self.proxy_for(host)
         if proxy is None:
             return socket.create_connection((host, port), timeout=timeout_s)
@@ -131,13 +134,15 @@ def parse_proxy(url: str) -> HttpProxy:
         raise ConfigurationError("the proxy's URL is damaged: write http://host:port") from None
     if parts.scheme != "http":
         raise ConfigurationError(f"a proxy of the kind {parts.scheme}:// can't be used: write http://host:port")
-    if not parts.hostname:
-        raise ConfigurationError("the proxy's URL names no host: write http://host:port")
+    try:
+        host = check_host(parts.hostname or "")
+    except DecodeError:
+        raise ConfigurationError("the proxy's URL names no host: write http://host:port") from None
     authorization = None
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = "Basic " + base64.b64encode(pair.encode()).decode()
-    return HttpProxy(parts.hostname, DEFAULT_PORT if port is None else port, authorization)
+        authorization = "Basic " + base64.b64encode(pair.encode(errors="surrogateescape")).decode()
+    return HttpProxy(host, DEFAULT_PORT if port is None else port, authorization)
 
 
 class _Tunnel:
@@ -183,6 +188,13 @@ class _Tunnel:
             raise ProxyError(f"what answers at the proxy's address {self._proxy} is no HTTP proxy") from None
         except h11.LocalProtocolError:
             raise ProxyError("the host's name can't be told to a proxy") from None
+
+
+def _check(host: str) -> None:
+    try:
+        check_host(host)
+    except DecodeError as error:
+        raise OSError(str(error)) from None
 
 
 async def _reach(proxy: HttpProxy) -> trio.SocketStream:

@@ -50,6 +50,7 @@ _EXPECTED = (
     trio.TooSlowError,
     HandshakeError,
     ConnectionClosed,
+    DecodeError,
     AuthenticationError,
 )
 

@@ -61,7 +61,7 @@ class RelayNames:
 async def _resolve(host: str) -> tuple[str, ...]:
     try:
         answers = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         _log.debug("a relay's name does not resolve", name=host, why=error)
         return ()
     return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))

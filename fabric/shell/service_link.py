@@ -18,8 +18,8 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
 from fabric.errors import AuthenticationError, DecodeError
+from fabric.shell.host import split_host
 from fabric.shell.log import Log
-from fabric.shell.papers import split_host
 from fabric.shell.proxy import DIRECT, Outlet
 from fabric.wire.rendezvous import MAX_MESSAGE_BYTES, ToEndpoint, ToService, decode_to_endpoint, encode_message
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from fabric.errors import DecodeError
+from fabric.shell.host import split_host
 from fabric.shell.log import Log
-from fabric.shell.papers import split_host
 from fabric.wire.address import Address
 
 REFRESH_S = 3600.0
@@ -58,10 +59,10 @@ async def _resolve_all(names: Sequence[str]) -> tuple[list[Address], bool]:
     found: list[Address] = []
     has_failed = False
     for name in names:
-        host, port = split_host(name)
         try:
+            host, port = split_host(name)
             answers = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        except OSError as error:
+        except (OSError, DecodeError) as error:
             has_failed = True
             _log.debug("a STUN server's name does not resolve", name=name, why=error)
             continue

@@ -87,3 +87,10 @@ def test_unrelated_variables_of_the_environment_are_left_alone(tmp_path: Path) -
 def test_the_control_socket_lies_in_the_state_directory_unless_it_is_put_elsewhere(tmp_path: Path) -> None:
     assert control_path(tmp_path, Config()) == tmp_path / "control.sock"
     assert control_path(tmp_path, Config(control_socket="/run/fabric.sock")) == Path("/run/fabric.sock")
+
+
+@pytest.mark.parametrize("setting", ["service", "stun"])
+@pytest.mark.parametrize("place", ["a..example:443", "a.example:99999", "a.example:0"])
+def test_a_place_that_cannot_be_is_said_in_one_sentence(tmp_path: Path, setting: str, place: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{setting}: .*is no "):
+        load_config(written(tmp_path, f'{setting} = ["{place}"]'), {})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fabric.errors import ConfigurationError
-from fabric.shell.papers import is_enrolled, load_papers, split_host
+from fabric.shell.papers import is_enrolled, load_papers
 from tests.shell.homestead import found
 from tests.shell.test_durable import Kernel, PowerLoss
 
@@ -55,8 +55,3 @@ def test_damaged_and_missing_papers_are_named(tmp_path: Path, name: str) -> None
     (state / name).unlink()
     with pytest.raises(ConfigurationError, match="enrol"):
         load_papers(state)
-
-
-def test_hosts_are_split_from_ports() -> None:
-    assert split_host("example.net:443") == ("example.net", 443)
-    assert split_host("[2001:db8::1]:3478") == ("2001:db8::1", 3478)

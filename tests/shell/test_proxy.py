@@ -172,3 +172,16 @@ def test_exceptions_are_read_as_curl_reads_them(host: str, is_direct: bool) -> N
 
 def test_a_star_excepts_everything() -> None:
     assert outlet_of("http://p.example", {"no_proxy": "*"}).proxy_for("relay.example") is None
+
+
+@pytest.mark.parametrize("url", ["http://a..b:80", "http://:80", "http://ann:secret@" + "a" * 64 + ":80"])
+def test_a_proxy_whose_name_cannot_be_is_refused_at_the_start(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no host") as caught:
+        parse_proxy(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_letters_of_another_encoding_in_a_password_are_sent_as_they_are() -> None:
+    """The environment is bytes; what is no UTF-8 in it Python hands on as surrogates."""
+    proxy = parse_proxy("http://ann:\udce4@proxy.example:80")
+    assert proxy.authorization == "Basic YW5uOuQ="

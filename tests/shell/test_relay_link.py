@@ -258,3 +258,10 @@ async def test_many_datagrams_keep_their_order(homestead: Homestead) -> None:
             links.send(number.to_bytes(2), CHANNEL)
         await user.until(lambda: len(user.came) == 100)
         assert [payload[::-1] for payload, _ in user.came] == [number.to_bytes(2) for number in range(100)]
+
+
+async def test_a_relay_with_an_impossible_name_is_only_not_reached(homestead: Homestead) -> None:
+    """The service names relays, and may name anything."""
+    async with linked(homestead, 443, host="a..example") as (links, user):
+        await user.until(lambda: user.rests > 1)
+        assert "no name of a host" in links.why(RELAY)

@@ -266,3 +266,10 @@ async def test_a_channel_from_an_address_that_is_gone_is_opened_again_at_once(ho
         link.handle_moved(["192.0.2.1"])
         await user.until(lambda: len(user.certificates) == 2)
     assert user.losses == 2
+
+
+async def test_an_address_that_cannot_be_is_tried_in_vain_and_said(homestead: Homestead) -> None:
+    """The service told it at enrolment; nothing here has proven it."""
+    async with linked(["a..example:443"], homestead) as (link, user):
+        await user.until(lambda: user.rests > 1)
+        assert "no name of a host" in link.why

@@ -9,7 +9,7 @@ import trio
 from fabric.shell.checks.finding import Finding, Scalar, Verdict, ms, said
 from fabric.shell.checks.network import NetworkView, ServiceLinkView
 from fabric.shell.checks.reach import Reached, connect_all, is_ip, resolve, split_all
-from fabric.shell.papers import split_host
+from fabric.shell.host import split_host
 
 
 async def check_dns(network: NetworkView) -> Finding:

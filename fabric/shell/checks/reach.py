@@ -13,7 +13,7 @@ from ipaddress import ip_address
 import trio
 
 from fabric.errors import DecodeError
-from fabric.shell.papers import split_host
+from fabric.shell.host import split_host
 from fabric.shell.proxy import DIRECT, Outlet, ProxyError
 
 LOOKUP_S = 2.5
@@ -57,7 +57,7 @@ def split_all(places: Iterable[str]) -> Iterator[tuple[str, int]]:
     for place in places:
         try:
             yield split_host(place)
-        except ValueError:
+        except DecodeError:
             continue
 
 
@@ -68,7 +68,7 @@ async def resolve(host: str) -> tuple[str, ...]:
     with trio.move_on_after(LOOKUP_S):
         try:
             answers = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
+        except (OSError, ValueError):
             return ()
         return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))[:MAX_IPS]
     return ()
