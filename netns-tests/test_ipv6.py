@@ -2,8 +2,9 @@
 
             ( internet, both families )----[discovery, relay: both families]
         |           |            |            |            |            |
-    symmetric   symmetric     IPv6 only    IPv6 only    IPv4 only     no UDP     and a second of the last
-     + IPv6      + IPv6          |            |            |          + IPv6
+    symmetric   symmetric     IPv6 only    IPv6 only    IPv4 only   symmetric    and a second of the last
+     + IPv6      + IPv6          |            |            |        + IPv6,
+        |           |            |            |            |        no UDP
         |           |            |            |            |            |
       amy          ben          cat          dov          eli          flo, gil
 
@@ -17,7 +18,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fabric.lab import Endpoint, Lab, Nat, Overlay
+from fabric.lab import Endpoint, Lab, Nat, Overlay, Site
 from fabric.lab.overlay import await_path, await_reach, describe, introduce
 from fabric.lab.product import until
 from fabric.lab.traffic import Transfer
@@ -44,12 +45,17 @@ def people(lab: Lab, overlay: Overlay) -> dict[str, Endpoint]:
             "cat": lab.site("s-cat", Nat.FIREWALL, ipv4=False, ipv6=True),
             "dov": lab.site("s-dov", Nat.FIREWALL, ipv4=False, ipv6=True),
             "eli": lab.site("s-eli", Nat.PORT_RESTRICTED),
-            "flo": lab.site("s-flo", Nat.UDP_BLOCKED, ipv6=True),
-            "gil": lab.site("s-gil", Nat.UDP_BLOCKED, ipv6=True),
+            "flo": without_udp(lab.site("s-flo", Nat.SYMMETRIC, ipv6=True)),
+            "gil": without_udp(lab.site("s-gil", Nat.SYMMETRIC, ipv6=True)),
             "hue": lab.site("s-hue", Nat.PORT_RESTRICTED, ipv6=True),
             "ivy": lab.site("s-ivy", Nat.PORT_RESTRICTED, ipv6=True),
         }
     )
+
+
+def without_udp(site: Site) -> Site:
+    site.block_udp()
+    return site
 
 
 def remote_ip(here: Endpoint, there: Endpoint) -> str:
