@@ -1,4 +1,4 @@
-"""Hosts as others name them: the operator, the service, an enrolment key. What is none fails here, not in a resolver."""
+"""Hosts as others name them: the operator, the service, an enrolment key. What is none fails here."""
 
 from __future__ import annotations
 
