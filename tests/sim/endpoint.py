@@ -11,33 +11,23 @@ from functools import partial
 from typing import Protocol
 
 from fabric.core.events import (
-    BundleDue,
-    CertificateReplaced,
     ConnectWanted,
     Event,
-    ForgetRecord,
     LinkUnwanted,
     ListenWanted,
     Pong,
     RelayLinkUnwanted,
     RelayLinkWanted,
     RelaysNamed,
-    RenewalDue,
-    RevocationsReplaced,
     ServiceRejected,
     SocketsUnwanted,
     SocketsWanted,
-    StoreRecord,
-    StunNames,
 )
 from fabric.core.machine import Calendar, Draw
 from fabric.core.node import Node
 from fabric.core.relays import ResolvedRelay
 from fabric.core.settings import Settings
 from fabric.core.status import PathKind, PeerState, PeerStatus
-from fabric.crypto.signature import Ed25519Signer
-from fabric.identity.bundle import BundleSecrets, make_bundle
-from fabric.identity.request import make_request
 from fabric.wire.address import Address, Transport, address_of, target_of
 from fabric.wire.beacon import GROUP_4
 from fabric.wire.beacon import PORT as BEACON_PORT
@@ -49,6 +39,7 @@ from tests.sim.lane import WitnessedLane
 from tests.sim.line import Line
 from tests.sim.link import Socket
 from tests.sim.network import Host
+from tests.sim.papers import Papers
 from tests.sim.place import Place
 from tests.sim.schedule import Appointment, Schedule
 from tests.sim.witness import Witness
@@ -109,6 +100,7 @@ class Endpoint:
         self._witness = witness
         self._schedule = schedule
         self._draw = draw
+        self._papers = Papers(disk, self.calendar, schedule, draw)
         self._has_moved_asleep = False
         self._line: Line | None = None
         self._connecting = False
@@ -128,7 +120,7 @@ class Endpoint:
         self.edge.open()
         self.host.join_group((GROUP_4, BEACON_PORT), self._receive_beacon)
         self.node.handle_interfaces(self.host.interfaces, self.edge.port, now)
-        self.node.handle_stun_servers(_resolve(self.disk.stun), now)
+        self.node.handle_stun_servers([Address(*server) for server in self._papers.servers], now)
         self._settle()
         self._map_port()
         self._connect()
@@ -243,7 +235,7 @@ class Endpoint:
             self.node.handle_interfaces(self.host.interfaces, self.edge.port, self._schedule.now)
             self._settle()
             self._map_port()
-            self.edge.ask_servers(_sockets(self.disk.stun))
+            self.edge.ask_servers(self._papers.servers)
 
     def lose_line(self) -> None:
         """The way to the service is gone without a word, as when a NAT on it has rebooted."""
@@ -397,29 +389,13 @@ class Endpoint:
         self._wake = None if due is None else self._schedule.at(due, self._handle_wake)
 
     def _handle_event(self, node: Node, event: Event) -> None:
-        now = self._schedule.now
-        match event:
-            case StoreRecord(record=record):
-                self.disk.store(record)
-            case ForgetRecord(name=name):
-                self.disk.forget(name)
-            case CertificateReplaced(certificate=certificate):
-                self.disk.certificate = certificate
-            case RevocationsReplaced(crl=crl):
-                self.disk.revocations = crl
-            case StunNames(names=names):
-                self.disk.stun = names
-                node.handle_stun_servers(_resolve(names), now)
-            case RenewalDue():
-                node.request_renewal(make_request(self.disk.seed, self.name), now)
-            case BundleDue():
-                self._renew_bundle(node)
-            case ServiceRejected(link=link) if self._line is not None and self._line.number == link:
-                self._line.close_by_endpoint()
-                self._line = None
-                self._connect()
-            case _:
+        if not isinstance(event, ServiceRejected):
+            if not self._papers.handle_event(node, event):
                 self._handle_edge_event(node, event)
+        elif self._line is not None and self._line.number == event.link:
+            self._line.close_by_endpoint()
+            self._line = None
+            self._connect()
 
     def _handle_edge_event(self, node: Node, event: Event) -> None:
         now = self._schedule.now
@@ -429,7 +405,7 @@ class Endpoint:
             case SocketsUnwanted(vias=vias):
                 self.edge.close_sockets(vias)
             case ListenWanted(wanted=wanted):
-                self.edge.listen(wanted=wanted, servers=_sockets(self.disk.stun))
+                self.edge.listen(wanted=wanted, servers=self._papers.servers)
             case ConnectWanted(to=to):
                 self.edge.connect(to)
             case LinkUnwanted(link=link):
@@ -457,16 +433,6 @@ class Endpoint:
 
         self._schedule.after(MAPPING_S, partial(self._tell, tell))
 
-    def _renew_bundle(self, node: Node) -> None:
-        """Makes the next bundle, and has its secrets on the disk before anyone can seal to it."""
-        now = self._schedule.now
-        newest = BundleSecrets.decode(self.disk.secrets[0]) if self.disk.secrets else None
-        signer = Ed25519Signer(self.disk.seed)
-        unix = self.calendar.unix(now)
-        self.disk.bundle, secrets = make_bundle(signer, self.name, self._draw, unix, newest)
-        self.disk.secrets.insert(0, secrets.encode())
-        node.replace_bundle(self.disk.bundle, secrets, now)
-
     def _connect(self) -> None:
         if self._connecting or self._line is not None or self.node is None:
             return
@@ -492,11 +458,3 @@ class Endpoint:
         if self.node is None:
             raise ValueError(f"{self.name} is off")
         return self.node
-
-
-def _resolve(names: tuple[str, ...]) -> list[Address]:
-    return [Address(ip, int(port)) for ip, _, port in (name.rpartition(":") for name in names)]
-
-
-def _sockets(names: tuple[str, ...]) -> list[Socket]:
-    return [(address.ip, address.port) for address in _resolve(names)]
