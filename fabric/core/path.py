@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from fabric.core.allowance import Allowance
 from fabric.core.machine import NEVER, Draw, Instant
 from fabric.core.path_mtu import PathMtu
 from fabric.core.reach import BEST_RANK, DIRECT_TCP_RANK, Network, is_one_host, is_relayed, kind_of, rank_of
@@ -66,6 +67,18 @@ FLAPPING_S = 60.0
 MAX_PATHS = 40
 MAX_STRAY_TRIES = 18
 """An address that was never offered and never proven is forgotten after one rhythm of probes."""
+
+PROBES_AT_ONCE = 1000
+PROBES_PER_S = 5.0
+"""To addresses of one peer that never answered, for the peer may name a victim's, and ever new ones. Two rhythms for
+24 candidates; then 500 bytes a second, less than the offers that it takes: 19,000 probes or 1.9 MB in an hour."""
+
+DOORS_AT_ONCE = 60
+DOORS_PER_S = 0.5
+"""The same for connections, each of which may be several SYNs: the patient rhythm of twelve doors."""
+
+DENIED_S = 1.0
+"""Until another look, where the allowance is used up."""
 
 MAX_OUTSTANDING = 64
 """Replies of a line whose round trip is seconds long are still known when they come."""
@@ -138,6 +151,10 @@ class Path:
     last_answer: Instant | None = None
     total_tries: int = 0
     valid: bool = False
+    confirmed: bool = False
+    """Whether it has answered since the network of either end was seen to change."""
+    is_named: bool = False
+    """Whether the peer told of it, and not only a probe that came from there."""
     why: str = ""
     outstanding: dict[bytes, tuple[Instant, int]] = field(default_factory=dict)
 
@@ -199,6 +216,8 @@ class PathAgent:
         self._events: deque[PathEvent] = deque()
         self._running = False
         self._doors_at: Instant = NEVER
+        self._probes_allowed = Allowance(PROBES_AT_ONCE, PROBES_PER_S)
+        self._doors_allowed = Allowance(DOORS_AT_ONCE, DOORS_PER_S)
         self.primary: Path | None = None
         self.copies = 1
         """Over how many relays each datagram goes, where the primary is one."""
@@ -242,7 +261,9 @@ class PathAgent:
             if not (path.is_relayed or path.is_link):
                 del self._paths[path.address]
         for address, kind in list(offered.items())[:MAX_PATHS]:
-            self._add(address, kind, now)
+            named = self._add(address, kind, now)
+            if named is not None:
+                named.is_named = True
         self.restart(now, again=again)
 
     def handle_channels(self, channels: Sequence[Address], now: Instant) -> None:
@@ -257,7 +278,10 @@ class PathAgent:
         """A TCP connection that was asked for stands: it is a path once it has answered a probe. False where it was
         not asked for here."""
         door = self._paths.get(asked)
-        return door is not None and self._add(link, door.candidate, now) is not None
+        path = self._add(link, door.candidate, now) if door is not None else None
+        if path is not None:
+            path.is_named = True
+        return path is not None
 
     def handle_link_lost(self, link: Address, now: Instant) -> None:
         path = self._paths.get(link)
@@ -295,8 +319,10 @@ class PathAgent:
         self._set_primary(None, 0.0)
 
     def handle_moved(self, now: Instant) -> None:
-        """The own network changed: what was proven from the old one is to be proven again, at once."""
+        """The network of either end changed: what was proven in the old one is to be proven again, at once. Whatever
+        answers first is primary then, of whichever class: the old one most likely is dead."""
         for path in self._paths.values():
+            path.confirmed = False
             path.tries = 0
             path.unanswered = 0
             path.next_probe = now
@@ -433,7 +459,7 @@ class PathAgent:
     def _evict(self) -> bool:
         """Makes room by forgetting the oldest unproven address that only showed itself by a probe."""
         for path in self._paths.values():
-            if path.candidate is CandidateKind.PEER_REFLEXIVE and not path.valid:
+            if not (path.is_named or path.is_relayed or path.valid):
                 self._drop(path)
                 return True
         return False
@@ -461,7 +487,7 @@ class PathAgent:
         if path.is_door:
             self._handle_door_due(path, now)
             return
-        if path.candidate is CandidateKind.PEER_REFLEXIVE and not path.valid and path.tries > MAX_STRAY_TRIES:
+        if self._is_hopeless(path):
             self._drop(path)
             return
         if path.unanswered >= PATIENCE and path.valid:
@@ -474,6 +500,9 @@ class PathAgent:
             path.next_probe = now + self._search_interval(path)
             if path.next_probe == NEVER:
                 return
+            if path.heard is None and not path.is_relayed and not self._probes_allowed.take(now):
+                path.next_probe = now + DENIED_S
+                return
         path.unanswered += 1
         self._send(path, now)
         if path is self.primary:
@@ -481,9 +510,18 @@ class PathAgent:
                 self._events.append(PrimaryDoubted())
             self._choose(now)
 
+    def _is_hopeless(self, path: Path) -> bool:
+        """Whether nobody ever said that the peer is there, and it has not answered for a whole rhythm."""
+        if path.is_named or path.is_relayed or path.valid:
+            return False
+        return (path.total_tries if path.heard is None else path.tries) > MAX_STRAY_TRIES
+
     def _handle_door_due(self, door: Path, now: Instant) -> None:
         if self.primary is not None and self.primary.rank <= DIRECT_TCP_RANK:
             door.next_probe = NEVER
+            return
+        if not self._doors_allowed.take(now):
+            door.next_probe = now + DENIED_S
             return
         door.next_probe = now + DOOR_INTERVALS_S[min(door.tries, len(DOOR_INTERVALS_S) - 1)]
         self._note_try(door, now)
@@ -517,7 +555,7 @@ class PathAgent:
         path.last_tried = now
 
     def _prove(self, path: Path, now: Instant) -> None:
-        path.valid = True
+        path.valid = path.confirmed = True
         path.tries = 0
         self._mark_heard(path, now)
         self._choose(now)
@@ -597,12 +635,14 @@ class PathAgent:
             path.mtu.begin(now)
 
 
-def _preference(path: Path) -> tuple[int, bool, float]:
-    return path.rank, path.is_doubtful, path.rtt_s if path.rtt_s is not None else NEVER
+def _preference(path: Path) -> tuple[bool, int, bool, float]:
+    return not path.confirmed, path.rank, path.is_doubtful, path.rtt_s if path.rtt_s is not None else NEVER
 
 
 def _is_better(path: Path, primary: Path) -> bool:
     """A better class at once; within a class only a round trip that is clearly shorter, and measured, not guessed."""
+    if path.confirmed != primary.confirmed:
+        return path.confirmed
     if path.rank != primary.rank:
         return path.rank < primary.rank
     if path.is_doubtful != primary.is_doubtful:
