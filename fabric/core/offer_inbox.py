@@ -1,7 +1,8 @@
-"""A peer's offers as they come in: at most one a second is acted on, and always the newest.
+"""A peer's offers as they come in: a few at once and then one a second are acted on, and always the newest.
 
 Each one is stored, and makes us probe every address that it names: a peer that sends them without pause must not be
-able to turn us against others, nor keep our disk busy. A genuine one waits for no longer than its sender did.
+able to turn us against others, nor keep our disk busy. A genuine one waits for no longer than its sender did: whoever
+has moved says so at once, and again as soon as it knows how the new network shows it to others.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fabric.core.machine import Instant
+from fabric.core.pace import Pace
 from fabric.wire.offer import Offer
 
 SPACING_S = 1.0
+BURST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class IncomingOffer:
 
 class OfferInbox:
     def __init__(self) -> None:
-        self._accepted: Instant | None = None
+        self._pace = Pace(SPACING_S, BURST)
         self._held: IncomingOffer | None = None
 
     def put(self, incoming: IncomingOffer) -> None:
@@ -39,13 +42,11 @@ class OfferInbox:
         if due is None or now < due:
             return None
         held, self._held = self._held, None
-        self._accepted = now
+        self._pace.take(now)
         return held
 
     def clear(self) -> None:
         self._held = None
 
     def next_timeout(self) -> Instant | None:
-        if self._held is None:
-            return None
-        return self._accepted + SPACING_S if self._accepted is not None else 0.0
+        return None if self._held is None else self._pace.free_at

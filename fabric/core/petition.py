@@ -2,7 +2,7 @@
 
 An intent is stated at every meeting with the service, and again before it ends. Where no introduction stands it is
 stated again all the same, ever more rarely: whatever kept the introduction away (a message lost, a clock set wrong)
-may be over, and nobody else would say so. An offer goes out at once, but no more than one a second; it is repeated,
+may be over, and nobody else would say so. An offer goes out at once, though few in a row, and no more than one a second; it is repeated,
 ever more rarely, while there is no session.
 
 This decides when; what is said, its parent makes.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 
 from fabric.core.machine import Instant
+from fabric.core.pace import Pace
 from fabric.core.status import PeerState
 from fabric.core.timers import Timers
 
@@ -24,7 +25,9 @@ OFFER_INTERVALS_S = (3.0, 10.0, 30.0, 60.0)
 """While connecting: a mapping that moved makes the last offer useless, and nobody else will say so."""
 
 OFFER_SPACING_S = 1.0
-"""At most one offer a second goes through the service, whatever happens."""
+OFFER_BURST = 3
+"""Offers that go through the service, whatever happens: whoever has moved has more to tell within the first second (its
+own addresses, then what servers see)."""
 
 
 class Due(enum.Enum):
@@ -42,7 +45,7 @@ class Petition:
         self._intent_life_s = intent_life_s
         self._timers: Timers[Due] = Timers()
         self._stated: Instant | None = None
-        self._offered: Instant | None = None
+        self._pace = Pace(OFFER_SPACING_S, OFFER_BURST)
         self._intents_made = 0
         self._offers_made = 0
         self._is_stale = False
@@ -54,10 +57,10 @@ class Petition:
 
     def may_offer(self, now: Instant, *, reply_wanted: bool) -> bool:
         """Whether an offer may go out now; if not, it will be due as soon as it may."""
-        if self._offered is not None and now < self._offered + OFFER_SPACING_S:
-            self._timers.set(Due.OFFER if reply_wanted else Due.REPLY, self._offered + OFFER_SPACING_S)
+        if now < self._pace.free_at:
+            self._timers.set(Due.OFFER if reply_wanted else Due.REPLY, self._pace.free_at)
             return False
-        self._offered = now
+        self._pace.take(now)
         return True
 
     def hurry(self) -> None:

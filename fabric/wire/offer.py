@@ -37,6 +37,11 @@ class Offer:
     candidates: tuple[Candidate, ...]
     nat: NatBehaviour = UNKNOWN_NAT
 
+    @property
+    def hosts(self) -> frozenset[Address]:
+        """The sender's own addresses: where these differ, its network is another."""
+        return frozenset(c.address for c in self.candidates if c.kind is CandidateKind.HOST)
+
 
 class _WireCandidate(msgspec.Struct, frozen=True, array_like=True):
     kind: CandidateKind
