@@ -71,6 +71,7 @@ class Connection:
         self._unacknowledged: deque[tuple[int, bytes, bool, Instant]] = deque()
         self._early: dict[int, tuple[bytes, bool]] = {}
         self._repeated = 0
+        self._is_closing = False
 
     def begin(self) -> None:
         self._send_syn()
@@ -85,6 +86,9 @@ class Connection:
     def close(self) -> None:
         """What was sent still arrives, if the other side is there."""
         self.opened, self.message, self.lost = _nothing, _ignore, _shrug
+        if self._is_closing:
+            return
+        self._is_closing = True
         if self.state is State.ESTABLISHED:
             self._queue(b"", fin=True)
         else:
@@ -96,6 +100,8 @@ class Connection:
         elif self.state is State.SYN_SENT and segment.syn and segment.ack is None:
             self.state = State.SYN_RECEIVED
             self._send_syn()
+        elif self.state is State.SYN_SENT and not segment.syn:
+            self._send(Segment(reset=True))  # the other side still has an older connection (RFC 5961 section 4)
         elif self.state in (State.SYN_SENT, State.SYN_RECEIVED) and segment.ack is not None:
             self._establish()
             self._take(segment, payload)
@@ -142,16 +148,12 @@ class Connection:
         if news:
             self._repeated = 0
             self._arm()
-            if self._next_sent == upto and self._is_closing:
+            if self._is_closing and not self._unacknowledged:
                 self._end()
         elif self._unacknowledged and self._unacknowledged[0][0] == upto:
             self._repeated += 1
             if self._repeated == 3:  # fast retransmit, RFC 5681 section 3.2
                 self._repeat()
-
-    @property
-    def _is_closing(self) -> bool:
-        return self.lost is _shrug and not self._unacknowledged
 
     def _queue(self, payload: bytes, *, fin: bool) -> None:
         self._unacknowledged.append((self._next_sent, payload, fin, self._schedule.now))

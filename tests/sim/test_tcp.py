@@ -163,6 +163,34 @@ def test_a_closed_connection_is_heard_of_at_the_other_end_behind_what_was_sent(
     assert left.open[0].state is right.open[0].state is State.CLOSED
 
 
+def test_a_side_that_only_answers_keeps_the_connection(network: Network, atlas: Atlas, schedule: Schedule) -> None:
+    left, right = (Party(network, atlas.make(Access.PUBLIC), name) for name in ("left", "right"))
+    right.host.tcp.listen(PORT, lambda connection: setattr(connection, "message", connection.send))
+    left.connect((str(right.host.interfaces[0].ip), PORT))
+    schedule.run_for(1.0)
+    for number in range(5):
+        left.open[0].send(b"%d" % number)
+        schedule.run_for(20.0)
+    assert (left.heard, left.failures) == ([b"0", b"1", b"2", b"3", b"4"], [])
+
+
+def test_a_host_that_lost_its_memory_connects_anew_from_the_same_port(
+    network: Network, atlas: Atlas, schedule: Schedule
+) -> None:
+    left, right = (Party(network, atlas.make(Access.PUBLIC), name) for name in ("left", "right"))
+    to = (str(right.host.interfaces[0].ip), PORT)
+    left.connect(to)
+    schedule.run_for(1.0)
+    left.open[0].send(b"old")
+    schedule.run_for(1.0)
+    left.host.tcp.forget(left.open[0])
+    left.connect(to)
+    schedule.run_for(5.0)
+    left.open[-1].send(b"new")
+    schedule.run_for(1.0)
+    assert right.heard == [b"old", b"new"]
+
+
 def test_a_rebooted_nat_ends_a_connection_that_is_used(network: Network, atlas: Atlas, schedule: Schedule) -> None:
     place = atlas.make(Access.PORT_RESTRICTED)
     left, right = Party(network, place, "left"), Party(network, atlas.make(Access.PUBLIC), "right")
