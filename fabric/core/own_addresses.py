@@ -6,8 +6,13 @@ import ipaddress
 from collections.abc import Sequence
 
 from fabric.core.machine import Instant
+from fabric.core.reach import is_private
 from fabric.core.reflexive import Reflexive
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
+from fabric.wire.offer import MAX_CANDIDATES
+
+LEAST_DOORS = 8
+"""Room for TCP in an offer, whatever there is of UDP."""
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
@@ -56,23 +61,33 @@ class OwnAddresses:
 
     def handle_tcp(self, addresses: Sequence[Address]) -> bool:
         """Where servers see the TCP port. Kept while it is closed: it opens again with the same. Returns whether that
-        is news."""
-        was, self._tcp = self._tcp, tuple(addresses) or self._tcp
+        is news, and not just the port of another connection through a NAT that has one for each."""
+        if not addresses or (self._has_port_for_each and _ips(addresses) == _ips(self._tcp)):
+            return False
+        was, self._tcp = self._tcp, tuple(addresses)
         return was != self._tcp
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """Returns the candidates, UDP first: an offer has room for so many."""
+        """Returns the candidates that an offer has room for, UDP first."""
         if not self._port:
             return ()
         hosts = [Address(str(i.ip), self._port) for i in self._interfaces]
         found = [Candidate(CandidateKind.HOST, address) for address in hosts]
         found += _others(CandidateKind.REFLEXIVE, self._reflexive.addresses, found)
         found += _others(CandidateKind.MAPPED, self._mapped_or_forwarded(Transport.UDP), found)
+        doors: list[Candidate] = []
         if self._is_listening or self._tcp:
             doors = [Candidate(CandidateKind.HOST, Address(a.ip, a.port, Transport.TCP)) for a in hosts]
             doors += _others(CandidateKind.REFLEXIVE, self._tcp, doors)
-            found += doors + _others(CandidateKind.MAPPED, self._mapped_or_forwarded(Transport.TCP), doors)
-        return tuple(found)
+            doors += _others(CandidateKind.MAPPED, self._mapped_or_forwarded(Transport.TCP), doors)
+        few_doors = _fitting(doors, max(MAX_CANDIDATES - len(found), LEAST_DOORS))
+        return tuple(_fitting(found, MAX_CANDIDATES - len(few_doors)) + few_doors)
+
+    @property
+    def _has_port_for_each(self) -> bool:
+        """Whether TCP connections from one port show different ones outside."""
+        nat = self._reflexive.nat
+        return nat.mapping.is_dependent or (not nat.carries_udp and len(self._tcp) > len(_ips(self._tcp)))
 
     def _mapped_or_forwarded(self, transport: Transport) -> list[Address]:
         """A NAT that shows every server another port tells nothing of the port that a person may have forwarded."""
@@ -81,6 +96,19 @@ class OwnAddresses:
             outside = dict.fromkeys(address.ip for address in self._reflexive.addresses if not address.is_ipv6)
             mapped += [Address(ip, self._port, transport) for ip in outside]
         return mapped
+
+
+def _fitting(candidates: list[Candidate], room: int) -> list[Candidate]:
+    """Of a host of many bridges, private addresses are left out first: on the LAN it is found by beacons, too."""
+    excess = max(0, len(candidates) - room)
+    hosts = [candidate for candidate in candidates if candidate.kind is CandidateKind.HOST]
+    hosts.sort(key=lambda candidate: is_private(candidate.address.ip), reverse=True)
+    left_out = set(hosts[:excess])
+    return [candidate for candidate in candidates if candidate not in left_out][:room]
+
+
+def _ips(addresses: Sequence[Address]) -> set[str]:
+    return {address.ip for address in addresses}
 
 
 def _others(kind: CandidateKind, addresses: Sequence[Address], known: Sequence[Candidate]) -> list[Candidate]:
