@@ -175,8 +175,10 @@ class TcpLinks:
         outcome: socket.socket | str = "no answer"
         with scope:
             outcome = await self._try(to)
-        if self._attempts.get((to.ip, to.port), (to, None))[1] is not scope:
-            return  # it came in by the listener
+        if self._attempts.get((to.ip, to.port), (to, None))[1] is not scope:  # it came in by the listener
+            if not isinstance(outcome, str):
+                close_at_once(outcome)
+            return
         del self._attempts[to.ip, to.port]
         if isinstance(outcome, str):
             _log.debug("not connected", to=to, why=outcome)

@@ -1,7 +1,8 @@
 """One TCP connection that carries datagrams to and from a peer.
 
 accepted --vouch within VOUCH_S--> open --lost, or closed--> gone
-   |-- nothing authentic came --> gone, and not a byte was ever written: a stranger learns nothing
+   |-- nothing authentic came --> gone, and not a byte was ever written: a stranger learns nothing,
+                                  and little of what it sends is looked at
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ from fabric.shell.framing import Unframer
 from fabric.shell.outbox import Outbox
 from fabric.shell.tcp_stream import close_at_once, unacknowledged_bytes
 from fabric.wire.address import Address, Target, target_of
+from fabric.wire.datagram import DATA_TYPE, GATED_HEADER_BYTES, GATED_TYPE
 
 VOUCH_S = 5.0
 """A peer that connects speaks at once; this leaves room for three lost segments."""
+
+STRANGERS_BYTES = 2048
+STRANGERS_PAUSE_S = 0.1
+"""Before anything authentic has come, so much is read at a look: a piece of a handshake is shorter. Each datagram costs
+the core some microseconds, and a look at the full buffer could bring 87,000 of one byte: half a second for nobody."""
 
 PARTING_S = 0.3
 """What was written last (the word that this end stops) gets so long to arrive."""
@@ -104,8 +111,10 @@ class TcpLink:
         while True:
             await trio.lowlevel.wait_readable(self._stream)
             try:
-                count = self._stream.recv_into(self._buffer)
+                count = self._stream.recv_into(self._buffer, 0 if self.is_vouched else STRANGERS_BYTES)
                 batch = unframer.take(bytes(self._buffer[:count]))
+                if not self.is_vouched:
+                    _check_of_stranger(batch)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -116,6 +125,9 @@ class TcpLink:
                 return "closed by the other end"
             if batch:
                 receive(batch)
+            if not self.is_vouched:
+                with trio.move_on_after(STRANGERS_PAUSE_S):
+                    await self._vouched.wait()
 
     async def _write(self, clock: Callable[[], Instant]) -> None:
         while True:
@@ -136,3 +148,10 @@ class TcpLink:
         with trio.CancelScope(shield=True), trio.move_on_after(PARTING_S):
             while not self._is_broken and unacknowledged_bytes(self._stream):  # noqa: ASYNC110  (no event tells)
                 await trio.sleep(_PARTING_LOOK_S)
+
+
+def _check_of_stranger(batch: list[tuple[bytes, Target]]) -> None:
+    """Raises `DecodeError` for what no peer begins with."""
+    for datagram, _ in batch:
+        if len(datagram) <= GATED_HEADER_BYTES or datagram[0] not in (GATED_TYPE, DATA_TYPE):
+            raise DecodeError("not a peer's")

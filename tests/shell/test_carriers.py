@@ -89,6 +89,7 @@ async def test_a_mixed_batch_goes_every_way_in_one_go(
     udp, other = sockets
     relays = Relays()
     tcps, users = await joined(sockets, nursery)
+    tcps[1].vouch(users[1].up[0])
     carriers = Carriers(udp, tcps[0], relays)
     ways: Ways = carriers
     (via,) = carriers.open_extra(1)

@@ -15,6 +15,7 @@ from fabric.dataplane.contract import Drop
 from fabric.shell import tcp as module
 from fabric.shell.framing import MAX_FRAMED_BYTES, frame_datagram
 from fabric.shell.tcp import MAX_UNVOUCHED_PER_SOURCE, TcpLinks
+from fabric.shell.tcp_link import STRANGERS_BYTES
 from fabric.wire.address import Address, Target, Transport, target_of
 from fabric.wire.stun import HEADER_BYTES, answer_binding
 
@@ -83,12 +84,14 @@ async def ends(nursery: trio.Nursery) -> tuple[End, End]:
     return both
 
 
-async def joined(ann: End, bob: End) -> tuple[Address, Address]:
-    """Connects `ann` to `bob`, who listens; returns the link's address at each."""
+async def joined(ann: End, bob: End, *, is_known: bool = True) -> tuple[Address, Address]:
+    """Connects `ann` to `bob`, who listens, and knows who it is; returns the link's address at each."""
     bob.links.listen(wanted=True)
     await trio.testing.wait_all_tasks_blocked()
     ann.links.connect(bob.address)
     await until(lambda: ann.up and bob.up)
+    if is_known:
+        bob.links.vouch(bob.up[-1][0])
     return ann.up[-1][0], bob.up[-1][0]
 
 
@@ -173,7 +176,7 @@ async def test_two_ends_that_listen_and_connect_at_once_have_one_connection_each
 
 async def test_a_connection_that_stands_answers_a_wish_for_it(ends: tuple[End, End]) -> None:
     ann, bob = ends
-    _, at_bob = await joined(ann, bob)
+    _, at_bob = await joined(ann, bob, is_known=False)
     bob.links.connect(ann.address)
     await until(lambda: len(bob.up) == 2)
     assert bob.up[1] == (at_bob, ann.address)
@@ -357,7 +360,7 @@ async def test_nothing_is_ever_written_to_a_stranger(ends: tuple[End, End], stra
     bob.links.listen(wanted=True)
     await trio.testing.wait_all_tasks_blocked()
     sock = await stranger(bob, strangers)
-    sock.send(frame_datagram(b"\xf2 whoever this is"))
+    sock.send(frame_datagram(b"\xf2 whoever this is, it is a piece"))
     await until(lambda: bob.came)
     link = bob.up[0][0]
     bob.send([b"an answer"], link)
@@ -371,7 +374,32 @@ async def test_nothing_is_ever_written_to_a_stranger(ends: tuple[End, End], stra
     assert sock.recv(100) == frame_datagram(b"an answer")
 
 
-@pytest.mark.parametrize("noise", [b"GET / HTTP/1.1\r\n\r\n", b"\0\0", b"\xff" * 50])
+async def test_a_stranger_that_never_stops_is_looked_at_now_and_then(
+    ends: tuple[End, End], strangers: list[socket.socket]
+) -> None:
+    """Each datagram costs the core microseconds: a buffer full of them would hold up the frames of all others."""
+    _, bob = ends
+    bob.links.listen(wanted=True)
+    await trio.testing.wait_all_tasks_blocked()
+    sock = await stranger(bob, strangers)
+    short = frame_datagram(b"\xf2" + bytes(24))
+    sock.send(short * 1000)
+    await until(lambda: bob.came)
+    began = trio.current_time()
+    await until(lambda: bob.batches == 3)
+    assert trio.current_time() - began > 0.15
+    assert len(bob.came) <= 3 * STRANGERS_BYTES // len(short)
+    bob.links.vouch(bob.up[0][0])  # from now on as fast as it comes
+    await until(lambda: len(bob.came) == 1000)
+    assert bob.batches < 10
+
+
+SHORT = frame_datagram(b"\xf2" + bytes(23)) + frame_datagram(b"\xf2" + bytes(1000))
+
+
+@pytest.mark.parametrize(
+    "noise", [b"GET / HTTP/1.1\r\n\r\n", b"\0\0", b"\xff" * 50, b"\0\1\xf2" * 500, b"\0\x20" * 99, SHORT]
+)
 async def test_a_stranger_that_speaks_something_else_is_closed_without_a_word(
     ends: tuple[End, End], strangers: list[socket.socket], noise: bytes
 ) -> None:
