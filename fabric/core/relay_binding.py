@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from fabric.core.machine import NEVER, Instant
@@ -12,6 +12,10 @@ from fabric.wire.address import Address
 BINDS_PER_S = 50.0
 BINDS_AT_ONCE = 50
 """A thousand peers are bound in 20 s, and a relay that comes back is not drowned by those who wait for it."""
+PAUSE_S = 2.0
+PAUSE_LIMIT_S = 60.0
+LASTING_S = 60.0
+"""A relay that takes its channels back sooner is asked for others more and more rarely, not for ever at its pace."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,14 +34,31 @@ class Binding:
     tries: int = 0
     challenges: int = 0
     pause_s: float = 0.0
+    bound_at: Instant = -NEVER
     is_dead: bool = False
     """The relay doesn't take this grant, and won't."""
+    is_vain: bool = False
+    """The relay was asked, and gave no channel: refused it, or said nothing to the point."""
 
     def rest(self) -> None:
         """No question is under way, and none is planned."""
         self.asked_on = self.cookie = None
         self.due = NEVER
         self.tries = self.challenges = 0
+
+    def back_off(self) -> float:
+        """Returns how long to wait behind a question in vain, or a channel that didn't last: each time twice as
+        long, nothing at first."""
+        pause_s = self.pause_s
+        self.pause_s = min(max(PAUSE_S, 2 * pause_s), PAUSE_LIMIT_S)
+        return pause_s
+
+    def begin_anew(self, now: Instant) -> float:
+        """The channel, if there was one, is gone. Returns how long to wait until it is asked for again."""
+        if now - self.bound_at < LASTING_S:
+            return self.back_off()
+        self.pause_s = 0.0
+        return 0.0
 
 
 class Bindings:
@@ -47,13 +68,19 @@ class Bindings:
         self._on_channel = on_channel
         self._by_peer: dict[str, Binding] = {}
         self._by_grant: dict[bytes, Binding] = {}
-        self._by_channel: dict[Address, Binding] = {}
+        self._by_way: dict[Address, dict[int, Binding]] = {}
+        """By the relay's address and the number of the channel there."""
+        self._living: dict[str, Binding] = {}
 
     def __len__(self) -> int:
         return len(self._by_peer)
 
     def __iter__(self) -> Iterator[Binding]:
         return iter(self._by_peer.values())
+
+    @property
+    def peers(self) -> Collection[str]:
+        return self._by_peer.keys()
 
     def of_peer(self, peer: str) -> Binding | None:
         return self._by_peer.get(peer)
@@ -62,11 +89,16 @@ class Bindings:
         return self._by_grant.get(grant_id)
 
     def of_channel(self, channel: Address) -> Binding | None:
-        return self._by_channel.get(channel)
+        return self._by_way.get(replace(channel, via=0), {}).get(channel.via)
 
     def living(self) -> Binding | None:
         """Returns any whose grant the relay has not refused."""
-        return next((binding for binding in self if not binding.is_dead), None)
+        return next(iter(self._living.values()), None)
+
+    def bury(self, binding: Binding) -> None:
+        """The relay has refused this grant for good."""
+        binding.is_dead = True
+        self._living.pop(binding.peer, None)
 
     def add(self, peer: str, grant: bytes, grant_id: bytes) -> Binding | None:
         """Returns the binding to ask for; None where it is known, or another peer's grant. A channel that stands
@@ -78,16 +110,17 @@ class Bindings:
         if known is not None:
             del self._by_grant[known.grant_id]
             known.rest()
-            binding.channel = known.channel
-        self._by_peer[peer] = self._by_grant[grant_id] = binding
+            binding.channel, binding.bound_at, binding.pause_s = known.channel, known.bound_at, known.pause_s
+        self._by_peer[peer] = self._by_grant[grant_id] = self._living[peer] = binding
         if binding.channel is not None:
-            self._by_channel[binding.channel] = binding
+            self._file(binding, binding.channel)
         return binding
 
     def remove(self, peer: str) -> None:
         binding = self._by_peer.pop(peer, None)
         if binding is not None:
             del self._by_grant[binding.grant_id]
+            self._living.pop(peer, None)
             binding.rest()
             self.set_channel(binding, None)
 
@@ -95,19 +128,31 @@ class Bindings:
         if binding.channel == channel:
             return
         if binding.channel is not None:
-            del self._by_channel[binding.channel]
+            self._unfile(binding.channel)
         binding.channel = channel
         if channel is not None:
-            self._by_channel[channel] = binding
+            self._file(binding, channel)
         self._on_channel(binding.peer)
 
     def standing(self, relay: Address) -> list[Binding]:
         """Returns those that have a channel over this way."""
-        return [binding for channel, binding in self._by_channel.items() if replace(channel, via=0) == relay]
+        return list(self._by_way.get(relay, {}).values())
+
+    def count(self, relay: Address) -> int:
+        return len(self._by_way.get(relay, {}))
 
     def drop_channels(self, relay: Address) -> None:
         for binding in self.standing(relay):
             self.set_channel(binding, None)
+
+    def _file(self, binding: Binding, channel: Address) -> None:
+        self._by_way.setdefault(replace(channel, via=0), {})[channel.via] = binding
+
+    def _unfile(self, channel: Address) -> None:
+        relay = replace(channel, via=0)
+        del self._by_way[relay][channel.via]
+        if not self._by_way[relay]:
+            del self._by_way[relay]
 
 
 class BindQueue:

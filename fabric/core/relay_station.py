@@ -10,11 +10,11 @@ answers is used. Its CHALLENGE costs the relay nothing. BIND, CHALLENGE, BIND, B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from fabric.core.machine import NEVER, Draw, Instant, Transmit
-from fabric.core.relay_binding import BINDS_AT_ONCE, Binding, Bindings, BindQueue
+from fabric.core.relay_binding import BINDS_AT_ONCE, PAUSE_S, Binding, Bindings, BindQueue
 from fabric.core.relay_tls import ChannelsChanged, StationEvent, TlsLink
 from fabric.core.relay_upkeep import REFRESH_RETRIES_MOVED_S, Lookout, Sight, Upkeep
 from fabric.errors import DecodeError
@@ -23,24 +23,41 @@ from fabric.wire.address import Address, Transport
 from fabric.wire.rendezvous import RelayPlace
 
 LOOK_LIMIT_S = 300.0
+LOOK_LIMIT_STRANGE_S = 60.0
+"""Where nobody has ever answered: perhaps it is no relay at all."""
 LOOK_LIMIT_LOST_S = 10.0
 """While the relay isn't reached over TLS either: that is more often this host's trouble than the relay's, and must
 not outlast it by more."""
 BIND_RETRIES_S = (0.3, 0.5, 0.8)
-BIND_PAUSE_S = 2.0
-BIND_PAUSE_LIMIT_S = 60.0
 FULL_PAUSE_S = 60.0
 MAX_CHALLENGES = 3
 """To one question: each costs a signature, and a relay that never has enough gets no more."""
 DOUBT_S = 2.0
 """As often as a doubt is worth a question: a thousand peers may lose their paths in one moment."""
+DOUBT_LIMIT_S = 30.0
+"""What is looked for in vain is looked for more and more rarely, as there may be doubts without end."""
 REFUSED_PAUSE_S = 0.02
 """As binds are paced: every grant of a relay's may be refused in a row."""
 REFRESH_TLS_S = 30.0
 REFRESH_LEAST_S = 5.0
 """However short the life that a relay gives its channels."""
-Sign = Callable[[bytes, bytes], bytes]
-"""Signature over cookie and grant id by the own identity key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a station needs of those around it.
+
+    `sign` signs a cookie and a grant id by the own identity key. `announce` takes events, `transmit` datagrams;
+    `review` hears of each peer that the relay began or ceased to serve; `may_call` counts a call to an address that
+    never answered, and says whether there may be one.
+    """
+
+    sign: Callable[[bytes, bytes], bytes]
+    draw: Draw
+    announce: Callable[[StationEvent], None]
+    transmit: Callable[[Transmit], None]
+    review: Callable[[str], None]
+    may_call: Callable[[Instant], bool]
 
 
 @dataclass(slots=True)
@@ -57,31 +74,28 @@ class _Way:
     def is_tls(self) -> bool:
         return self.address.transport is Transport.RELAY_TLS
 
+    @property
+    def is_strange(self) -> bool:
+        """Whether nobody ever answered there."""
+        return self.heard == -NEVER
+
 
 class Station:
-    """`announce` takes its events, `transmit` its datagrams; `interval_s` is how often UDP channels are refreshed."""
+    """`interval_s` is how often channels over UDP are refreshed."""
 
-    def __init__(
-        self,
-        place: RelayPlace,
-        sign: Sign,
-        draw: Draw,
-        announce: Callable[[StationEvent], None],
-        transmit: Callable[[Transmit], None],
-    ) -> None:
-        self._place = place
-        self._sign = sign
-        self._draw = draw
-        self._announce = announce
-        self._transmit = transmit
-        self._bindings = Bindings(lambda peer: announce(ChannelsChanged(peer)))
+    def __init__(self, place: RelayPlace, ports: Ports, now: Instant) -> None:
+        self._ports = ports
+        self._bindings = Bindings(lambda peer: ports.announce(ChannelsChanged(peer)))
         self._queue = BindQueue()
         self._ways: dict[Address, _Way] = {}
-        self._link = TlsLink(place, announce)
+        self._link = TlsLink(place, ports.announce)
         self._active: _Way | None = None
         self._lookout = Lookout()
         self._upkeep = Upkeep()
         self._sought: Instant = -NEVER
+        self._doubt_s = DOUBT_S
+        self.lost_at = now
+        """Since when the relay is out of reach; `NEVER` where it is reached."""
         self.interval_s = REFRESH_TLS_S
 
     @property
@@ -99,7 +113,17 @@ class Station:
 
     @property
     def channel_count(self) -> int:
-        return len(self._bindings.standing(self._active.address)) if self._active is not None else 0
+        return self._bindings.count(self._active.address) if self._active is not None else 0
+
+    @property
+    def peers(self) -> Collection[str]:
+        """Those for whom channels are asked for."""
+        return self._bindings.peers
+
+    def is_vain(self, peer: str) -> bool:
+        """Whether the relay is there, but has been asked for a channel to this peer in vain."""
+        binding = self._bindings.of_peer(peer)
+        return binding is not None and binding.is_vain
 
     def channel(self, peer: str) -> Address | None:
         binding = self._bindings.of_peer(peer)
@@ -148,6 +172,8 @@ class Station:
 
     def handle_moved(self, now: Instant) -> None:
         """The own network changed: the relay perhaps knows this end by another address, and other ways may open."""
+        self._doubt_s = DOUBT_S
+        self._link.forgive()
         way = self._active
         if way is None or way.is_tls:
             self._seek(now)
@@ -161,7 +187,8 @@ class Station:
         """Something else is reached no longer, or again: so is the relay, perhaps. Cheap enough for every doubt."""
         way = self._active
         if way is None:
-            if now - self._sought >= DOUBT_S:
+            if now - self._sought >= self._doubt_s:
+                self._doubt_s = min(2 * self._doubt_s, DOUBT_LIMIT_S)
                 self._seek(now)
         elif now - way.heard >= DOUBT_S and not self._upkeep.is_under_way:
             standing = self._bindings.standing(way.address)
@@ -211,7 +238,8 @@ class Station:
         way.heard = now
         way.life_s = message.life_s
         binding.rest()
-        binding.pause_s = 0.0
+        binding.bound_at = now
+        self._note_vain(binding, is_vain=False)
         self._bindings.set_channel(binding, channel)
         if way is self._active:
             self._upkeep.plan(now + self._interval(way))
@@ -225,7 +253,7 @@ class Station:
             binding = self._bindings.of_channel(replace(way.address, via=channel))
             if binding is not None:
                 self._bindings.set_channel(binding, None)
-                self._pursue(binding, now)
+                self._ask_anew(binding, now)
 
     def _handle_refused(self, way: _Way, message: wire.Refused, now: Instant) -> None:
         binding = self._bindings.of_grant(message.grant_id)
@@ -234,7 +262,9 @@ class Station:
         way.heard = now
         is_full = message.reason is wire.RefusedReason.FULL
         binding.rest()
-        binding.is_dead = not is_full
+        self._note_vain(binding, is_vain=True)
+        if not is_full:
+            self._bindings.bury(binding)
         if is_look:
             way.looked_with = None
             self._look_again(way, now + (FULL_PAUSE_S if is_full else REFUSED_PAUSE_S))
@@ -256,6 +286,8 @@ class Station:
             self._look_over_link(now)
         if self._link.release_at <= now:
             self._release()
+        if self._link.want_at <= now:
+            self._link.want(now)
         if self._upkeep.due <= now:
             self._refresh(now)
         while self._active is not None and (binding := self._queue.take_due(now)) is not None:
@@ -263,7 +295,7 @@ class Station:
 
     def next_timeout(self) -> Instant:
         asked = self._queue.next() if self._active is not None else None
-        planned = min(self._lookout.due, self._link.open_at, self._link.release_at, self._upkeep.due)
+        planned = min(self._lookout.due, self._link.next_timeout(), self._upkeep.due)
         return planned if asked is None else min(planned, asked)
 
     # looking
@@ -276,7 +308,7 @@ class Station:
         if any(not way.is_tls for way in self._ways.values()):
             self._lookout.begin(now)
         else:
-            self._link.want()
+            self._link.want(now)
         if self._active is None:
             self._link.begin_opening(now)
 
@@ -284,14 +316,18 @@ class Station:
         if self._bindings.living() is None:
             self._lookout.stop()
             return
-        has_tls = self._active is not None
-        limit_s = LOOK_LIMIT_S if has_tls else LOOK_LIMIT_LOST_S
-        if self._lookout.handle_due(now, limit_s, self._draw(1)[0] / 255) is Sight.SILENCE:
-            self._link.want()
+        if self._lookout.handle_due(now, self._look_limit_s(), self._ports.draw(1)[0] / 255) is Sight.SILENCE:
+            self._link.want(now)
             return
         for way in self._ways.values():
-            if not way.is_tls:
+            if not way.is_tls and (not way.is_strange or self._ports.may_call(now)):
                 self._look_over(way)
+
+    def _look_limit_s(self) -> float:
+        if self._active is not None:
+            return LOOK_LIMIT_S
+        is_strange = all(way.is_strange for way in self._ways.values())
+        return LOOK_LIMIT_STRANGE_S if is_strange else LOOK_LIMIT_LOST_S
 
     def _look_over(self, way: _Way) -> None:
         binding = self._bindings.living()
@@ -311,7 +347,7 @@ class Station:
         """The way carries: uses it, unless one that is as good is in use."""
         if self._active is not None and (way.is_tls or not self._active.is_tls):
             return
-        self._active = way
+        self._active, self.lost_at, self._doubt_s = way, NEVER, DOUBT_S
         self._upkeep.stop()
         if way.is_tls:
             self._link.stop_opening()
@@ -321,11 +357,11 @@ class Station:
         for binding in self._bindings:
             if not binding.is_dead:
                 binding.rest()
-                self._queue.put(binding, now)
+                self._ask_anew(binding, now)
 
     def _lose(self, now: Instant) -> None:
         """The way in use carries no longer: its channels are gone."""
-        way, self._active = self._active, None
+        way, self._active, self.lost_at = self._active, None, now
         self._upkeep.stop()
         self._link.keep()
         for binding in self._bindings:
@@ -343,7 +379,7 @@ class Station:
             self._look_over(self._ways[address])
         else:
             self._release()
-            self._link.want()
+            self._link.want_anew(now)
 
     def _release(self) -> None:
         self._link.release()
@@ -360,6 +396,18 @@ class Station:
         elif self._lookout.due == NEVER:
             self._seek(now)
 
+    def _ask_anew(self, binding: Binding, now: Instant) -> None:
+        """There is a channel no longer. A relay may end them all the time."""
+        if not binding.is_dead and binding.asked_on is None:
+            pause_s = binding.begin_anew(now)
+            self._note_vain(binding, is_vain=binding.is_vain or pause_s > 0)
+            self._queue.put(binding, now + pause_s)
+
+    def _note_vain(self, binding: Binding, *, is_vain: bool) -> None:
+        if binding.is_vain != is_vain:
+            binding.is_vain = is_vain
+            self._ports.review(binding.peer)
+
     def _ask_or_give_up(self, binding: Binding, way: _Way, now: Instant) -> None:
         if binding.tries == 0:
             binding.first_asked = now
@@ -373,15 +421,15 @@ class Station:
             self._handle_silence(way, now)
         else:
             binding.rest()
-            binding.pause_s = min(max(BIND_PAUSE_S, 2 * binding.pause_s), BIND_PAUSE_LIMIT_S)
-            self._queue.put(binding, now + binding.pause_s)
+            self._note_vain(binding, is_vain=True)
+            self._queue.put(binding, now + max(PAUSE_S, binding.back_off()))
 
     def _ask(self, binding: Binding, way: _Way) -> None:
         cookie = binding.cookie
         if cookie is None:
             self._say(way, wire.Bind(wire.NO_COOKIE, wire.NO_SIGNATURE, binding.grant))
         else:
-            self._say(way, wire.Bind(cookie, self._sign(cookie, binding.grant_id), binding.grant))
+            self._say(way, wire.Bind(cookie, self._ports.sign(cookie, binding.grant_id), binding.grant))
 
     def _refresh(self, now: Instant) -> None:
         way = self._active
@@ -401,7 +449,7 @@ class Station:
     def _handle_silence(self, way: _Way, now: Instant) -> None:
         if way.is_tls:
             self._release()
-            self._link.want()
+            self._link.want_anew(now)
         self._lose(now)
 
     def _interval(self, way: _Way) -> float:
@@ -409,7 +457,7 @@ class Station:
         return max(min(wished_s, way.life_s / 2), REFRESH_LEAST_S)
 
     def _say(self, way: _Way, message: wire.RelayMessage) -> None:
-        self._transmit(Transmit(way.address, wire.encode_relay_message(message)))
+        self._ports.transmit(Transmit(way.address, wire.encode_relay_message(message)))
 
 
 def _numbers(bindings: Sequence[Binding]) -> list[int]:

@@ -16,6 +16,10 @@ RELEASE_S = 60.0
 OPEN_RETRY_S = 1.0
 OPEN_TRIES = 3
 """A fresh TLS connection over which the relay never answers is opened anew."""
+ANEW_PAUSE_S = 5.0
+ANEW_LIMIT_S = 300.0
+LASTING_S = 600.0
+"""Pauses between such connections, from the second on: each time twice as long, for a handshake isn't cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,16 @@ class TlsLink:
         self._announce = announce
         self._state = _State.UNWANTED
         self._tries = 0
+        self._anew_s = 0.0
+        self._not_before: Instant = -NEVER
+        self._wanted_at: Instant = -NEVER
         self.address: Address | None = None
         self.open_at: Instant = NEVER
         self.release_at: Instant = NEVER
+        self.want_at: Instant = NEVER
+
+    def next_timeout(self) -> Instant:
+        return min(self.open_at, self.release_at, self.want_at)
 
     def handle_address(self, address: Address | None) -> None:
         if self._state is _State.UNWANTED:
@@ -58,10 +69,30 @@ class TlsLink:
         self.stop_opening()
         return True
 
-    def want(self) -> None:
-        if self._state is _State.UNWANTED and self.address is not None:
-            self._state = _State.WANTED
-            self._announce(RelayLinkWanted(self._place, self.address))
+    def want(self, now: Instant) -> None:
+        """At once, unless one was opened in vain just now."""
+        self.want_at = NEVER
+        if self._state is not _State.UNWANTED or self.address is None:
+            return
+        if now < self._not_before:
+            self.want_at = self._not_before
+            return
+        self._state = _State.WANTED
+        self._wanted_at = now
+        self._announce(RelayLinkWanted(self._place, self.address))
+
+    def want_anew(self, now: Instant) -> None:
+        """The last one was in vain, or is so now."""
+        if now - self._wanted_at >= LASTING_S:
+            self.forgive()
+        self._not_before = now + self._anew_s
+        self._anew_s = min(max(ANEW_PAUSE_S, 2 * self._anew_s), ANEW_LIMIT_S)
+        self.want(now)
+
+    def forgive(self) -> None:
+        """What was in vain may have been so for a reason that is gone."""
+        self._anew_s = 0.0
+        self._not_before = -NEVER
 
     def plan_release(self, now: Instant) -> None:
         """Another way is in use."""
@@ -73,6 +104,7 @@ class TlsLink:
 
     def release(self) -> None:
         self.keep()
+        self.want_at = NEVER
         self.stop_opening()
         if self._state is not _State.UNWANTED and self.address is not None:
             self._state = _State.UNWANTED

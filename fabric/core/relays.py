@@ -1,19 +1,26 @@
 """The relays of an endpoint: which of them serve which peer, and the channels that lead there.
 
 The service grants a pair the use of some relays; the grant is the relays' to judge, and is carried here as it is.
-At most two of them are used for a peer. Each is a `Station` that all peers share.
+Two of them are used for a peer, and others stand in for those that are out of reach (see `relay_choice`). Each is a
+`Station` that all peers share.
+
+What a hostile service can make of this: whatever it names, whom and how often, hosts that never answer as a relay
+does get `CALLS_AT_ONCE` datagrams and then one every 5 s, all of them together: 820 in the first hour after a start
+or a move of this host and 720 in each later one, of some 600 bytes and at most 1.1 kB.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from fabric.core.events import RelaysNamed
 from fabric.core.identity import Identity
 from fabric.core.machine import Draw, Instant, Transmit
-from fabric.core.relay_station import Station
+from fabric.core.relay_choice import PeerRelays, usable_places
+from fabric.core.relay_station import Ports, Station
 from fabric.core.relay_tls import ChannelsChanged, StationEvent
 from fabric.crypto.signature import LABEL_RELAY
 from fabric.errors import DecodeError
@@ -24,8 +31,6 @@ from fabric.wire.rendezvous import RelayPlace
 
 __all__ = ["ChannelsChanged", "PeerGrant", "RelayEvent", "Relays", "ResolvedRelay"]
 
-RELAYS_A_PEER = 2
-"""As many as a datagram is sent through at once (`relay_copies`)."""
 MAX_RELAYS = 16
 """The service names them: more would let it aim our requests at hosts that never asked for them."""
 MAX_ADDRESSES = 4
@@ -34,6 +39,14 @@ INTERVAL_S = 20.0
 """Some NATs forget a UDP mapping after 30 s."""
 MAX_INTERVAL_S = 50.0
 """Within the life of a channel, with time for the retries."""
+OUT_OF_REACH_S = 5.0
+"""For so long nobody stands in for a relay that is lost: most are found again by then, over TLS too."""
+LET_GO_S = 30.0
+"""Who stood in stays for as long: the relay that is back may go again, and the other end may not reach it yet."""
+CALLS_AT_ONCE = 100
+CALL_PAUSE_S = 5.0
+"""Pace at which addresses are called that never answered. Four relays with two addresses each need 24 at first, and
+then one call in 7.5 s."""
 DUMMY_IP = "192.0.0.8"
 """In the addresses of a relay whose name doesn't resolve here, but perhaps at a proxy: RFC 7600 section 6."""
 
@@ -74,8 +87,15 @@ class Relays:
         self._now = now
         self._interval_s = INTERVAL_S
         self._grants: dict[str, PeerGrant] = {}
-        self._used: dict[str, tuple[RelayPlace, ...]] = {}
+        self._peers: dict[str, PeerRelays] = {}
         self._stations: dict[RelayPlace, Station] = {}
+        self._out: set[RelayPlace] = set()
+        """Places out of reach for so long that others stand in for them."""
+        self._to_review: dict[str, None] = {}
+        self._let_go_at: dict[str, Instant] = {}
+        """By peer that uses more than it needs; the earliest first, as all have the same time to wait."""
+        self._calls_full_at = now
+        """When the allowance of calls is whole again: the generic cell rate algorithm of ITU-T I.371."""
         self._dummies: dict[RelayPlace, Address] = {}
         self._transmits: deque[Transmit] = deque()
         self._events: deque[RelayEvent] = deque()
@@ -89,21 +109,46 @@ class Relays:
         """
         if not 0 < len(grant) <= MAX_GRANT_BYTES:
             return
-        identifier = grant_id(grant)
-        used = self._choose(places)
         before = tuple(self._stations)
-        self._leave(peer, [place for place in self._used.get(peer, ()) if place not in used])
+        old = self._peers.get(peer) or PeerRelays(())
+        usable = usable_places(places)
+        self._leave(peer, [place for place in old.used if place not in usable])
+        used = tuple(place for place in usable if place in old.used)
         self._grants[peer] = PeerGrant(grant, tuple(places))
-        self._used[peer] = used
-        for place in used:
-            self._station(place).bind(peer, grant, identifier, now)
-        self._name_relays(before)
+        self._peers[peer] = PeerRelays(usable, used, old.carried.intersection(usable), old.is_wide)
+        self._bind(peer, used, now)
+        self._to_review[peer] = None
+        self._settle(now, before)
 
     def forget(self, peer: str) -> None:
         before = tuple(self._stations)
         self._grants.pop(peer, None)
-        self._leave(peer, self._used.pop(peer, ()))
+        self._let_go_at.pop(peer, None)
+        if (relays := self._peers.pop(peer, None)) is not None:
+            self._leave(peer, relays.used)
         self._name_relays(before)
+
+    def want_more(self, peer: str, now: Instant) -> None:
+        """For ten seconds or so no way through the peer's relays has worked, and one is needed: the two ends may reach
+        different ones. All that are granted (up to 4) are used until `handle_carried` tells which of them work."""
+        relays = self._peers.get(peer)
+        if relays is not None and not relays.is_wide:
+            relays.is_wide = True
+            self._to_review[peer] = None
+            self._settle(now)
+
+    def handle_carried(self, peer: str, channels: Collection[Address], now: Instant) -> None:
+        """These of the peer's channels work now, all of them; to be told when that changes."""
+        relays = self._peers.get(peer)
+        if relays is None:
+            return
+        carried = frozenset(place for place in relays.used if self._stations[place].channel(peer) in channels)
+        if carried == relays.carried:
+            return
+        relays.carried = carried
+        if relays.is_wide:
+            self._to_review[peer] = None
+            self._settle(now)
 
     def grants(self, peer: str) -> PeerGrant | None:
         """Returns what to keep in the peer's record and to hand back to `handle_granted` after a restart."""
@@ -115,7 +160,7 @@ class Relays:
 
     def channels(self, peer: str) -> tuple[Address, ...]:
         """Returns what leads to the peer through relays: UDP before TLS, and then in the service's order."""
-        found = (self._stations[place].channel(peer) for place in self._used.get(peer, ()))
+        found = (self._stations[place].channel(peer) for place in self._used(peer))
         return tuple(sorted((c for c in found if c is not None), key=lambda c: c.transport is Transport.RELAY_TLS))
 
     # the network
@@ -128,17 +173,21 @@ class Relays:
                 taken = {a for other in self._stations.values() if other is not station for a in other.addresses}
                 udp, tls = self._addresses(relay)
                 station.handle_addresses(tuple(a for a in udp if a not in taken), None if tls in taken else tls, now)
+        self._settle(now)
 
     def handle_relay_link(self, relay: Address, up: bool, now: Instant) -> None:
         """The TLS connection that `RelayLinkWanted` asked for stands, or no longer."""
         station = self._station_at(relay)
         if station is not None and relay.transport is Transport.RELAY_TLS:
             station.handle_link(up=up, now=now)
+            self._settle(now)
 
     def handle_moved(self, now: Instant) -> None:
         """The own network changed."""
+        self._calls_full_at = now
         for station in self._stations.values():
             station.handle_moved(now)
+        self._settle(now)
 
     def doubt(self, now: Instant) -> None:
         """Something outside is reached no longer, or again: asks the relays, unless they were just heard or asked.
@@ -160,15 +209,23 @@ class Relays:
         if station is None:
             raise DecodeError("a relay that is not in use")
         station.handle_datagram_untrusted(source, payload, now)
+        self._settle(now)
 
     # time, and what comes of it
 
     def handle_timeout(self, now: Instant) -> None:
         for station in self._stations.values():
             station.handle_timeout(now)
+        before = tuple(self._stations)
+        for peer in list(itertools.takewhile(lambda peer: self._let_go_at[peer] <= now, self._let_go_at)):
+            self._let_go(peer, now)
+        self._settle(now, before)
 
     def next_timeout(self) -> Instant | None:
-        return min((station.next_timeout() for station in self._stations.values()), default=None)
+        ats = [station.next_timeout() for station in self._stations.values()]
+        ats += [s.lost_at + OUT_OF_REACH_S for place, s in self._stations.items() if place not in self._out]
+        ats += list(itertools.islice(self._let_go_at.values(), 1))
+        return min(ats, default=None)
 
     def poll_transmit(self) -> Transmit | None:
         return self._transmits.popleft() if self._transmits else None
@@ -178,22 +235,83 @@ class Relays:
 
     # inside
 
-    def _choose(self, places: Sequence[RelayPlace]) -> tuple[RelayPlace, ...]:
-        served = (place for place in dict.fromkeys(places) if place.udp_port or place.tls_port)
-        chosen: list[RelayPlace] = []
-        for place in served:
-            room = MAX_RELAYS - len(self._stations) - sum(p not in self._stations for p in chosen)
-            if len(chosen) < RELAYS_A_PEER and (place in self._stations or room > 0):
-                chosen.append(place)
-        return tuple(chosen)
+    def _used(self, peer: str) -> tuple[RelayPlace, ...]:
+        relays = self._peers.get(peer)
+        return relays.used if relays is not None else ()
 
-    def _station(self, place: RelayPlace) -> Station:
+    def _serves(self, place: RelayPlace, peer: str) -> bool:
+        """Whether this end has the use of a relay, or may well have it in a moment."""
+        station = self._stations.get(place)
+        return station is None or (place not in self._out and not station.is_vain(peer))
+
+    def _settle(self, now: Instant, before: tuple[RelayPlace, ...] | None = None) -> None:
+        """Chooses anew for whomever there is a reason."""
+        before = tuple(self._stations) if before is None else before
+        for place, station in self._stations.items():
+            if (station.lost_at + OUT_OF_REACH_S <= now) != (place in self._out):
+                self._out ^= {place}
+                self._to_review.update(dict.fromkeys(station.peers))
+        while self._to_review:
+            peer, _ = self._to_review.popitem()
+            self._review(peer, now)
+        self._name_relays(before)
+
+    def _review(self, peer: str, now: Instant) -> None:
+        relays = self._peers.get(peer)
+        if relays is None:
+            return
+        wanted = self._wanted(peer, relays)
+        self._bind(peer, [place for place in wanted if place not in relays.used], now)
+        relays.used = tuple(place for place in relays.places if place in relays.used or place in wanted)
+        if len(wanted) < len(relays.used):
+            self._let_go_at.setdefault(peer, now + LET_GO_S)
+        else:
+            self._let_go_at.pop(peer, None)
+
+    def _let_go(self, peer: str, now: Instant) -> None:
+        """Unless one of those that are to stay is just going again."""
+        del self._let_go_at[peer]
+        relays = self._peers[peer]
+        wanted = [place for place in self._wanted(peer, relays) if place in relays.used]
+        if any(self._serves(place, peer) and self._stations[place].channel(peer) is None for place in wanted):
+            self._let_go_at[peer] = now + LET_GO_S
+            return
+        self._leave(peer, [place for place in relays.used if place not in wanted])
+        relays.used = tuple(wanted)
+        relays.is_wide &= relays.carried.isdisjoint(wanted)
+
+    def _wanted(self, peer: str, relays: PeerRelays) -> list[RelayPlace]:
+        room = MAX_RELAYS - len(self._stations)
+        fresh = [place for place in relays.places if place not in self._stations]
+        shut_out = set(fresh[room:])
+        return relays.wanted(lambda place: self._serves(place, peer), lambda place: place not in shut_out)
+
+    def _bind(self, peer: str, places: Sequence[RelayPlace], now: Instant) -> None:
+        grant = self._grants[peer].grant
+        identifier = grant_id(grant)
+        for place in places:
+            self._station(place, now).bind(peer, grant, identifier, now)
+
+    def _station(self, place: RelayPlace, now: Instant) -> Station:
         station = self._stations.get(place)
         if station is None:
-            station = Station(place, self._sign, self._draw, self._events.append, self._transmits.append)
+            ports = Ports(
+                self._sign, self._draw, self._events.append, self._transmits.append, self._note, self._may_call
+            )
+            station = Station(place, ports, now)
             station.interval_s = self._interval_s
             self._stations[place] = station
         return station
+
+    def _note(self, peer: str) -> None:
+        self._to_review[peer] = None
+
+    def _may_call(self, now: Instant) -> bool:
+        """Counts a datagram to an address that never answered; False where there were too many."""
+        if self._calls_full_at - now > (CALLS_AT_ONCE - 1) * CALL_PAUSE_S:
+            return False
+        self._calls_full_at = max(self._calls_full_at, now) + CALL_PAUSE_S
+        return True
 
     def _station_at(self, address: Address) -> Station | None:
         return next((s for s in self._stations.values() if address in s.addresses), None)
@@ -206,6 +324,7 @@ class Relays:
                 station.close()
                 del self._stations[place]
                 self._dummies.pop(place, None)
+                self._out.discard(place)
 
     def _name_relays(self, before: tuple[RelayPlace, ...]) -> None:
         if (places := tuple(self._stations)) != before:
