@@ -1,4 +1,7 @@
-"""`make bench`: every tunnel that is installed, several interleaved rounds, medians, a table and a plot."""
+"""`make bench`: every tunnel that is installed, several interleaved rounds, medians, a table and a plot; then paths.
+
+`--only paths` measures the paths between networks alone, and publishes them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 from pathlib import Path
 
 from fabric.lab import LabError, become_able, why_not
-from tests.bench import fabric_tunnel, report
+from tests.bench import fabric_tunnel, paths, report
 from tests.bench.cable import cable
 from tests.bench.gauges import FULL, QUICK, Durations, Reading, read
 from tests.bench.tunnels import COMPETITORS, Tunnel
@@ -26,6 +29,14 @@ def main() -> int:
         return 1
     load = os.getloadavg()[0]
     tunnels = [tunnel for tunnel in (fabric_tunnel.TUNNEL, *COMPETITORS) if _wanted(tunnel, options.only)]
+    is_whole = _measure_tunnels(tunnels, options, load) if tunnels else True
+    if not options.only or paths.LABEL in options.only:
+        is_whole = _measure_paths(options, load) and is_whole
+    return 0 if is_whole else 1
+
+
+def _measure_tunnels(tunnels: list[Tunnel], options: argparse.Namespace, load: float) -> bool:
+    """Whether nothing failed."""
     durations = QUICK if options.quick else FULL
     rounds = options.rounds or (1 if options.quick else 5)
     readings = _rounds(tunnels, rounds, durations, segmentation=not options.card)
@@ -39,17 +50,28 @@ def main() -> int:
     if directory == PUBLISHED:
         report.publish(PAGE, text)
     print(text)
-    return 0 if is_whole else 1
+    return is_whole
+
+
+def _measure_paths(options: argparse.Namespace, load: float) -> bool:
+    """Whether nothing failed."""
+    found = paths.measure(quick=options.quick)
+    directory = options.output or (SCRATCH if options.quick else PUBLISHED)
+    text = paths.write(directory, found, load)
+    if directory == PUBLISHED:
+        report.publish(PAGE, text, paths.BEGIN, paths.END)
+    print(text)
+    return found.is_whole
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round; written to build/bench")
     parser.add_argument("--rounds", type=int, help="how many rounds (default 5, quick 1)")
-    parser.add_argument("--only", action="append", help="only tunnels whose label contains this")
+    parser.add_argument("--only", action="append", help="only tunnels whose label contains this, or paths")
     parser.add_argument("--no-life", action="store_true", help="leave out start-up, idle and memory of fabricd")
     parser.add_argument("--card", action="store_true", help="a cable that cuts UDP super-datagrams like a real card")
-    parser.add_argument("--output", type=Path, help="directory for bench.json, bench.md, bench.svg")
+    parser.add_argument("--output", type=Path, help="directory for the JSON, the tables and the plots")
     return parser.parse_args()
 
 

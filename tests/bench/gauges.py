@@ -30,8 +30,11 @@ GIGABYTE = 1e9
 class Ends(Protocol):
     """Two hosts with a tunnel between them; the load goes from left to right."""
 
-    left: Host
-    right: Host
+    @property
+    def left(self) -> Host: ...
+
+    @property
+    def right(self) -> Host: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,15 @@ def draw(medians: dict[str, dict[str, float | None]], beyond: set[str]) -> str:
     for panel in PANELS:
         bars = {label: value for label, found in medians.items() if (value := found[panel.figure]) is not None}
         shown = {label: value for label, value in bars.items() if label not in beyond}
-        aside = ", ".join(f"{label} {value:,.{panel.digits}f}" for label, value in bars.items() if label in beyond)
-        parts += _panel(panel, shown, aside, height)
-        height += HEAD + len(shown) * (BAR + GAP) + 10
+        others = ", ".join(f"{label} {value:,.{panel.digits}f}" for label, value in bars.items() if label in beyond)
+        aside = f"without a cipher: {others}" if others else ""
+        parts += bars_panel(panel, shown, aside, height)
+        height += bars_height(shown)
+    return page(parts, height)
+
+
+def page(parts: list[str], height: int) -> str:
+    """A drawing of `parts`, `WIDTH` wide."""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
@@ -47,19 +53,24 @@ def draw(medians: dict[str, dict[str, float | None]], beyond: set[str]) -> str:
     )
 
 
-def _panel(panel: Panel, bars: dict[str, float], aside: str, top: int) -> list[str]:
+def bars_height(bars: dict[str, float]) -> int:
+    return HEAD + len(bars) * (BAR + GAP) + 10
+
+
+def bars_panel(
+    panel: Panel, bars: dict[str, float], aside: str, top: int, label_width: int = LABEL_WIDTH, ours: str = "fabric"
+) -> list[str]:
+    """One bar for each label; those that begin with `ours` in our colour, `aside` in small type beside the title."""
     widest = max(bars.values(), default=1.0) or 1.0
     parts = [f'<text x="12" y="{top + 16}" font-weight="bold">{escape(panel.title)}</text>']
     if aside:
-        text = f"without a cipher: {aside}"
-        parts.append(
-            f'<text x="{WIDTH - 12}" y="{top + 16}" text-anchor="end" fill="{DIM}" font-size="11">{escape(text)}</text>'
-        )
+        place = f'x="{WIDTH - 12}" y="{top + 16}" text-anchor="end"'
+        parts.append(f'<text {place} fill="{DIM}" font-size="11">{escape(aside)}</text>')
     for row, (label, value) in enumerate(bars.items()):
         y = top + HEAD - 8 + row * (BAR + GAP)
-        length = max(1.0, value / widest * (WIDTH - LABEL_WIDTH - VALUE_WIDTH - 12))
-        colour = OURS if label.startswith("fabric") else THEIRS
-        parts.append(f'<text x="{LABEL_WIDTH - 6}" y="{y + 12}" text-anchor="end">{escape(label)}</text>')
-        parts.append(f'<rect x="{LABEL_WIDTH}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{colour}"/>')
-        parts.append(f'<text x="{LABEL_WIDTH + length + 6:.1f}" y="{y + 12}">{value:,.{panel.digits}f}</text>')
+        length = max(1.0, value / widest * (WIDTH - label_width - VALUE_WIDTH - 12))
+        colour = OURS if label.startswith(ours) else THEIRS
+        parts.append(f'<text x="{label_width - 6}" y="{y + 12}" text-anchor="end">{escape(label)}</text>')
+        parts.append(f'<rect x="{label_width}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{colour}"/>')
+        parts.append(f'<text x="{label_width + length + 6:.1f}" y="{y + 12}">{value:,.{panel.digits}f}</text>')
     return parts

@@ -54,7 +54,7 @@ def write(
 ) -> str:
     """Writes bench.json, bench.md and bench.svg into `directory`; returns the text of bench.md."""
     medians = {label: _medians(found) for label, found in readings.items() if found}
-    machine = _machine(load)
+    machine = machine_facts(load)
     text = "\n".join(
         [
             f"Measured {machine['date']} on {machine['processor']}, {machine['processors']} processors, "
@@ -84,10 +84,10 @@ def write(
     return text
 
 
-def publish(page: Path, text: str) -> None:
-    """Puts the text of bench.md between the marks of a page."""
-    before, mark, rest = page.read_text().partition(FIGURES)
-    _, end, after = rest.partition(END_OF_FIGURES)
+def publish(page: Path, text: str, begin: str = FIGURES, end_mark: str = END_OF_FIGURES) -> None:
+    """Puts a text between the marks of a page; those of bench.md if none are named."""
+    before, mark, rest = page.read_text().partition(begin)
+    _, end, after = rest.partition(end_mark)
     if mark and end:
         page.write_text(before + mark + "\n" + text.strip() + "\n" + end + after)
 
@@ -100,7 +100,7 @@ def _medians(readings: Sequence[Reading]) -> dict[str, float | None]:
     return medians
 
 
-def _machine(load: float) -> dict[str, str | int | float]:
+def machine_facts(load: float) -> dict[str, str | int | float]:
     cpu = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     names = {key.strip(): value.strip() for key, value in cpu.items()}
     return {
