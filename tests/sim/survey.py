@@ -30,7 +30,7 @@ from tests.sim.world import World
 
 PEERS = 3
 ARRIVALS_S = 60.0
-SETTLE_S = 120.0
+SETTLE_S = 90.0
 """From the last arrival: every round of guessing is over by then."""
 
 IDLE_S = 60.0
