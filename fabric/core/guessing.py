@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from fabric.core.machine import Draw, Instant
+from fabric.core.pace import Pace
 from fabric.wire.address import Address
 from fabric.wire.nat import Filtering, NatBehaviour
 
@@ -39,6 +40,9 @@ GUESS_PAUSE_S = 0.1
 GUESSES_A_ROUND = 2000
 GUESSES_AT_MOST = 8000
 """Four rounds without a hit have a probability of 10^-13: then it is no such NAT, and nothing is gained by more."""
+
+GUESSES_PER_S = GUESSES_AT_MOST / 3600
+"""Of one peer's, once these are spent: it may name other addresses in every offer, and a victim's among them."""
 
 PREDICTED = 640
 """Ports ahead of the last one seen: those of the peer's own sockets, and as many that others may have taken."""
@@ -75,6 +79,7 @@ class Guesser:
         self._ports: Iterator[Address] = iter(())
         self._left = 0
         self._next: Instant | None = None
+        self._pace = Pace(1 / GUESSES_PER_S, GUESSES_AT_MOST)
         self.spent = 0
         self._spent_on: frozenset[str] = frozenset()
 
@@ -92,14 +97,20 @@ class Guesser:
     def stop(self) -> None:
         self._next = None
 
+    def handle_moved(self) -> None:
+        """The own network is another: what was in vain from the old one may not be from here."""
+        self.spent = 0
+
     def take_due(self, now: Instant) -> list[Address]:
         """Returns the addresses to be probed now."""
         if self._next is None or self._next > now:
             return []
-        batch = [next(self._ports) for _ in range(min(GUESS_BATCH, self._left))]
+        batch: list[Address] = []
+        while len(batch) < min(GUESS_BATCH, self._left) and self._pace.try_take(now):
+            batch.append(next(self._ports))
         self._left -= len(batch)
         self.spent += len(batch)
-        self._next = now + GUESS_PAUSE_S if self._left else None
+        self._next = now + GUESS_PAUSE_S if self._left and batch else None
         return batch
 
     def next_timeout(self) -> Instant | None:

@@ -10,9 +10,11 @@ It decides what to try and when; the sockets are the node's to lend, and the pro
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from fabric.core.guessing import Guesser, Role, Spreader, role
 from fabric.core.machine import Draw, Instant
+from fabric.core.pace import Pace
 from fabric.core.path import PathAgent
 from fabric.core.reach import is_private
 from fabric.core.seeking import Seek, Seeking
@@ -23,6 +25,10 @@ from fabric.wire.offer import Offer
 MAX_ROUNDS = 4
 """As the guesses of the other end: more without a hit gain nothing."""
 
+ROUND_PAUSE_S = 900.0
+"""Between rounds once these are spent, for a peer that names other addresses each time: a round of 1,536 probes at
+most in a quarter of an hour."""
+
 MAX_TARGETS = 2
 
 
@@ -30,12 +36,14 @@ class Opener:
     """`wants_tcp`: connections are to be taken, and the own TCP address told. `wants_sockets`: sockets to guess with
     are to be lent, by `handle_sockets`; `take_unwanted` gives them back."""
 
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, draw: Draw, admits: Callable[[Address], bool] = lambda _address: True) -> None:
+        self._admits = admits
         self._seeking = Seeking()
         self._guesser = Guesser(draw)
         self._spreader = Spreader()
         self._rounds = 0
         self._rounds_for: tuple[Address, ...] = ()
+        self._round_pace = Pace(ROUND_PAUSE_S, MAX_ROUNDS)
         self._lent: set[int] = set()
         self._guesses: deque[Address] = deque()
         self._offer_due = False
@@ -67,6 +75,7 @@ class Opener:
     def hurry(self) -> None:
         """Something has changed: what failed before may succeed now."""
         self._seeking.hurry()
+        self._guesser.handle_moved()
         self._rounds = 0
 
     def plan(self, paths: PathAgent, now: Instant, *, is_live: bool) -> None:
@@ -86,8 +95,9 @@ class Opener:
         """These sockets are lent: let each make a mapping towards the peer's one port."""
         self.wants_sockets = False
         self._lent.update(vias)
-        if offer is not None:
-            self._spreader.begin(_seen(offer), vias, now)
+        if offer is not None and vias and self._round_pace.try_take(now):
+            self._rounds += 1
+            self._spreader.begin(self._seen(offer), vias, now)
             self._offer_due = True  # so that the peer guesses now, and knows the newest port
 
     def handle_timeout(self, own: NatBehaviour, offer: Offer | None, paths: PathAgent, now: Instant) -> None:
@@ -133,20 +143,19 @@ class Opener:
     def _guess(self, own: NatBehaviour, offer: Offer, now: Instant) -> None:
         match role(own, offer.nat):
             case Role.GUESS:
-                self._guesser.begin(_seen(offer), offer.nat.stride, now)
+                self._guesser.begin(self._seen(offer), offer.nat.stride, now)
             case Role.SPREAD if not self._spreader.vias:
-                seen = _seen(offer)
+                seen = self._seen(offer)
                 if seen != self._rounds_for:
                     self._rounds_for, self._rounds = seen, 0
-                self._rounds += 1
-                self.wants_sockets = bool(seen) and self._rounds <= MAX_ROUNDS
+                self.wants_sockets = bool(seen) and self._rounds < MAX_ROUNDS and self._round_pace.free_at <= now
             case _:
                 pass
 
-
-def _seen(offer: Offer) -> tuple[Address, ...]:
-    """Returns where servers saw the peer, over IPv4 and UDP; its own public address where there is no NAT."""
-    addresses = [c for c in offer.candidates if c.address.transport is Transport.UDP and not c.address.is_ipv6]
-    reflexive = [c.address for c in addresses if c.kind is CandidateKind.REFLEXIVE]
-    public = [c.address for c in addresses if not is_private(c.address.ip)]
-    return tuple((reflexive or public)[:MAX_TARGETS])
+    def _seen(self, offer: Offer) -> tuple[Address, ...]:
+        """Returns where servers saw the peer, over IPv4 and UDP; its own public address where there is no NAT."""
+        udp = [c for c in offer.candidates if c.address.transport is Transport.UDP and not c.address.is_ipv6]
+        admitted = [c for c in udp if self._admits(c.address)]
+        reflexive = [c.address for c in admitted if c.kind is CandidateKind.REFLEXIVE]
+        public = [c.address for c in admitted if not is_private(c.address.ip)]
+        return tuple((reflexive or public)[:MAX_TARGETS])

@@ -16,6 +16,13 @@ class Pace:
         """When it may be done next; in the past where it may at once."""
         return self._paid_until - self._slack_s
 
+    def try_take(self, now: Instant) -> bool:
+        """It is done where that is allowed now."""
+        if now < self.free_at:
+            return False
+        self.take(now)
+        return True
+
     def take(self, now: Instant) -> None:
         """It is done."""
         self._paid_until = max(self._paid_until, now) + self._spacing_s

@@ -19,8 +19,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fabric.core.allowance import Allowance
 from fabric.core.machine import NEVER, Draw, Instant
+from fabric.core.pace import Pace
 from fabric.core.path_mtu import PathMtu
 from fabric.core.reach import BEST_RANK, DIRECT_TCP_RANK, Network, is_one_host, is_relayed, kind_of, rank_of
 from fabric.core.status import PathKind
@@ -216,8 +216,8 @@ class PathAgent:
         self._events: deque[PathEvent] = deque()
         self._running = False
         self._doors_at: Instant = NEVER
-        self._probes_allowed = Allowance(PROBES_AT_ONCE, PROBES_PER_S)
-        self._doors_allowed = Allowance(DOORS_AT_ONCE, DOORS_PER_S)
+        self._probe_pace = Pace(1 / PROBES_PER_S, PROBES_AT_ONCE)
+        self._door_pace = Pace(1 / DOORS_PER_S, DOORS_AT_ONCE)
         self.primary: Path | None = None
         self.copies = 1
         """Over how many relays each datagram goes, where the primary is one."""
@@ -245,6 +245,10 @@ class PathAgent:
             return None
         others = [p for p in self._paths.values() if p.valid and p.is_relayed and p.address.ip != primary.address.ip]
         return min(others, key=_preference, default=None)
+
+    def admits(self, address: Address) -> bool:
+        """Whether the peer may make us send there."""
+        return is_one_host(address, self._networks) and not self._is_barred(address.ip)
 
     # what there is to try
 
@@ -500,7 +504,7 @@ class PathAgent:
             path.next_probe = now + self._search_interval(path)
             if path.next_probe == NEVER:
                 return
-            if path.heard is None and not path.is_relayed and not self._probes_allowed.take(now):
+            if path.heard is None and not path.is_relayed and not self._probe_pace.try_take(now):
                 path.next_probe = now + DENIED_S
                 return
         path.unanswered += 1
@@ -520,7 +524,7 @@ class PathAgent:
         if self.primary is not None and self.primary.rank <= DIRECT_TCP_RANK:
             door.next_probe = NEVER
             return
-        if not self._doors_allowed.take(now):
+        if not self._door_pace.try_take(now):
             door.next_probe = now + DENIED_S
             return
         door.next_probe = now + DOOR_INTERVALS_S[min(door.tries, len(DOOR_INTERVALS_S) - 1)]

@@ -97,7 +97,7 @@ class Peer:
             around.hole_interval_s,
         )
         self._paths.copies = around.settings.relay_copies
-        self._opener = Opener(around.draw)
+        self._opener = Opener(around.draw, self._paths.admits)
         self._keying = Keying(around, record.name, lambda der: self.papers.check(der, self._now))
         self._petition = Petition(around.settings.intent_life_s)
         self._inbox = OfferInbox()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from fabric.core.guessing import GUESSES_AT_MOST, ROUND_S, SOCKETS
 from fabric.core.machine import drain
-from fabric.core.opener import MAX_ROUNDS, Opener
+from fabric.core.opener import MAX_ROUNDS, ROUND_PAUSE_S, Opener
 from fabric.core.path import PathAgent
 from fabric.core.seeking import GUESS_DELAY_S, INTERVALS_S, TCP_DELAY_S
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
@@ -35,8 +37,9 @@ class Scene:
     def __init__(self, own: NatBehaviour, theirs: NatBehaviour) -> None:
         self.own = own
         self.offer = offer(theirs)
-        self.opener = Opener(random.Random(1).randbytes)
         self.paths = PathAgent(random.Random(2).randbytes, keepalive_s=7.0)
+        self.paths.handle_networks([ipaddress.ip_network("192.168.5.0/24")])
+        self.opener = Opener(random.Random(1).randbytes, self.paths.admits)
         self.paths.handle_channels([RELAY], 0.0)
         self.now = 0.0
         self.offers: list[float] = []
@@ -122,6 +125,53 @@ def test_what_cannot_pay_is_stopped(own: NatBehaviour, theirs: NatBehaviour) -> 
     scene.begin()
     scene.run(24 * 3600.0)
     assert 0 < len(scene.guesses) <= max(GUESSES_AT_MOST, MAX_ROUNDS * 4 * SOCKETS)
+
+
+@pytest.mark.parametrize(("own", "theirs"), [(EASY, HARD), (HARD, EASY)])
+def test_a_peer_that_names_other_addresses_each_time_does_not_aim_us_at_a_victim(
+    own: NatBehaviour, theirs: NatBehaviour
+) -> None:
+    scene = Scene(own, theirs)
+    victim = Address("203.0.113.9", 4000)
+    for number in range(240):
+        seen = [victim, Address(f"203.0.113.{number}", 4000)][: 1 + number % 2]
+        candidates = tuple(Candidate(CandidateKind.REFLEXIVE, address) for address in seen)
+        scene.offer = replace(scene.offer, candidates=candidates)
+        scene.begin()
+        scene.run(15.0)
+    bound = {EASY: 2 * GUESSES_AT_MOST + 1, HARD: (MAX_ROUNDS + 3600 / ROUND_PAUSE_S) * 6 * SOCKETS}[own]
+    assert 0 < len(scene.guesses) <= bound
+
+
+@pytest.mark.parametrize("ip", ["224.0.0.1", "255.255.255.255", "127.0.0.1", "192.168.5.255"])
+@pytest.mark.parametrize(("own", "theirs"), [(EASY, HARD), (HARD, EASY)])
+def test_nobody_is_made_to_guess_at_what_is_no_single_host(own: NatBehaviour, theirs: NatBehaviour, ip: str) -> None:
+    scene = Scene(own, theirs)
+    scene.offer = replace(scene.offer, candidates=(Candidate(CandidateKind.REFLEXIVE, Address(ip, 4000)),))
+    scene.begin()
+    scene.run(60.0)
+    assert scene.guesses == []
+
+
+def test_what_was_guessed_in_vain_from_another_network_does_not_count() -> None:
+    scene = Scene(EASY, HARD)
+    scene.begin()
+    scene.run(7200.0)
+    before = len(scene.guesses)
+    scene.opener.hurry()
+    scene.run(60.0)
+    assert len(scene.guesses) > before
+
+
+def test_a_wait_for_sockets_that_others_have_uses_up_no_round() -> None:
+    scene = Scene(HARD, EASY)
+    scene.lends = False
+    scene.begin()
+    scene.run(2000.0)
+    assert scene.opener.wants_sockets
+    scene.lends = True
+    scene.run(1.0)
+    assert len(scene.guesses) >= SOCKETS
 
 
 @pytest.mark.parametrize(("own", "theirs"), [(EASY, EASY), (HARD, HARD), (UNKNOWN_NAT, UNKNOWN_NAT)])
