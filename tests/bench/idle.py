@@ -43,26 +43,24 @@ class Idle:
     other: int
 
 
-def measure(*, quick: bool) -> list[Idle]:
+def measure(lab: Lab, *, quick: bool) -> list[Idle]:
     """Takes about three and a half minutes, `quick` one; needs next to no processor time, so others may run beside."""
     settle_s, counted_s = (QUICK_SETTLE_S, QUICK_COUNTED_S) if quick else (SETTLE_S, COUNTED_S)
-    with Lab("bench-idle") as lab:
-        relay_host = lab.site("s-relay", Nat.PUBLIC).host("relay")
-        overlay = Overlay(lab, configuration=f'relay = false\nrelays = ["{relay_host.ip}"]')
-        relay = Relay(lab, relay_host, overlay.discovery)
-        relay.start()
-        pairs = {path: _pair(lab, overlay, path, nat) for path, nat in KINDS.items()}
-        time.sleep(settle_s)
-        with ExitStack() as stack:
-            taps = {path: stack.enter_context(Wiretap(lab, left.host.site)) for path, (left, _) in pairs.items()}
-            time.sleep(counted_s)
-        service = overlay.discovery.host.ip
-        for path, pair in pairs.items():
-            await_path(*pair, path, within_s=5)
-        return [
-            _idle(path, taps[path].passed(), pair, relay.host.ip, service, 60 / counted_s)
-            for path, pair in pairs.items()
-        ]
+    relay_host = lab.site("s-relay", Nat.PUBLIC).host("relay")
+    overlay = Overlay(lab, configuration=f'relay = false\nrelays = ["{relay_host.ip}"]')
+    relay = Relay(lab, relay_host, overlay.discovery)
+    relay.start()
+    pairs = {path: _pair(lab, overlay, path, nat) for path, nat in KINDS.items()}
+    time.sleep(settle_s)
+    with ExitStack() as stack:
+        taps = {path: stack.enter_context(Wiretap(lab, left.host.site)) for path, (left, _) in pairs.items()}
+        time.sleep(counted_s)
+    service = overlay.discovery.host.ip
+    for path, pair in pairs.items():
+        await_path(*pair, path, within_s=5)
+    return [
+        _idle(path, taps[path].passed(), pair, relay.host.ip, service, 60 / counted_s) for path, pair in pairs.items()
+    ]
 
 
 def _pair(lab: Lab, overlay: Overlay, path: str, nat: Nat) -> tuple[Endpoint, Endpoint]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fabric.errors import FabricError
-from fabric.lab import LabError
+from fabric.lab import Lab, LabError
 from tests.bench import carriage, idle, meetings, paths_plot, report, upgrades
 from tests.bench.carriage import Carried
 from tests.bench.gauges import percentile
@@ -42,8 +42,8 @@ class Paths:
 
 def measure(*, quick: bool) -> Paths:
     """Takes about seven minutes, `quick` two."""
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        quiet = beside.submit(_attempt, "idle paths", partial(idle.measure, quick=quick))
+    with Lab("bench-idle") as lab, ThreadPoolExecutor(max_workers=1) as beside:
+        quiet = beside.submit(_attempt, "idle paths", partial(idle.measure, lab, quick=quick))
         met = _attempt("meetings", partial(meetings.measure, quick=quick))
         changed = _attempt("changes of path", partial(upgrades.measure, quick=quick))
     return Paths(met, changed, _attempt("carriage", partial(carriage.measure, quick=quick)), quiet.result())
