@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import pytest
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from discovery.cli.main import app as discoveryd
+from discovery.shell.config import Config as ServiceConfig
+from fabric.cli.main import app as fabric
+from fabric.shell.config import Config as EndpointConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -68,6 +77,68 @@ def test_the_tour_of_the_code_names_every_module_and_nothing_else() -> None:
     modules = [*ROOT.glob("fabric/**/*.py"), *ROOT.glob("discovery/**/*.py")]
     stand = {named(path) for path in modules if path.name != "__init__.py"}
     assert told == stand, f"missing: {sorted(stand - told)}; gone: {sorted(told - stand)}"
+
+
+def test_the_tour_has_each_module_in_the_words_that_open_it() -> None:
+    tour = (ROOT / "ARCHITECTURE.md").read_text().partition("## Tour")[2]
+    for file, words in re.findall(r"^\| `([\w/]+\.py)` \| (.+) \|$", tour, re.MULTILINE):
+        docstring = ast.get_docstring(ast.parse((ROOT / file).read_text())) or ""
+        opening = " ".join(docstring.partition("\n\n")[0].splitlines())
+        assert words.replace("\\|", "|") == opening, f"{file} opens with {opening!r}"
+
+
+PROGRAMS = {"fabric": get_command(fabric), "discoveryd": get_command(discoveryd)}
+
+
+def typed(page: Path) -> list[list[str]]:
+    """The commands of ours in a page, as words: from its blocks of code, and from `code` within its sentences."""
+    parts = page.read_text().split("```")
+    blocks, sentences = parts[1::2], parts[::2]
+    lines = [line.partition("  ")[0] for block in blocks for line in block.splitlines()]
+    pieces = [code for text in sentences for code in re.findall(r"`([^`]+)`", text)]
+    found = (re.search(r"(?:^|[\s(])((?:fabric|discoveryd) [a-z].*)", piece) for piece in (*lines, *pieces))
+    return [re.split(r"[\s\[\]]+", match[1]) for match in found if match]
+
+
+def follow(words: list[str]) -> tuple[object, list[str]]:
+    """The command that the words lead to, and the words behind it."""
+    command: object = PROGRAMS[words[0]]
+    rest = words[1:]
+    while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=named)
+def test_every_command_that_a_page_names_is_there_with_its_options(page: Path) -> None:
+    for words in typed(page):
+        try:
+            command, rest = follow(words)
+        except KeyError as error:
+            pytest.fail(f"{named(page)} names {' '.join(words)}: there is no {error}")
+        assert isinstance(command, TyperCommand | TyperGroup)
+        known = {option for parameter in command.params for option in parameter.opts}
+        told = {word.partition("=")[0] for word in rest[: rest.index("|") if "|" in rest else None] if word[:2] == "--"}
+        assert told <= known, f"{named(page)} names {' '.join(words)}"
+
+
+def settings_of(heading: str) -> Mapping[str, str]:
+    """Name -> meaning, of each row of a table of settings in the page about operations."""
+    section = (ROOT / "docs/operations.md").read_text().partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    table = section.partition("| setting | default | meaning |\n")[2].partition("\n\n")[0]
+    rows = [row.split(" | ") for row in table.splitlines()[1:]]
+    return {name: row[2] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+
+
+def test_every_setting_of_an_endpoint_is_told_and_no_other() -> None:
+    assert set(settings_of("### Settings")) == {field.name for field in msgspec.structs.fields(EndpointConfig)}
+
+
+def test_every_setting_of_the_service_is_told_and_no_other() -> None:
+    told = set(settings_of("## The service"))
+    assert told <= set(ServiceConfig.__struct_fields__)
+    bounds = re.compile(r"max_\w+|\w+_rate|\w+_burst")
+    assert not [name for name in ServiceConfig.__struct_fields__ if name not in told and not bounds.fullmatch(name)]
 
 
 def test_every_target_that_the_readme_tells_people_to_make_is_there() -> None:
