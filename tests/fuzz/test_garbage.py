@@ -12,15 +12,20 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from fabric.core.events import LinkUnwanted, SocketsUnwanted
 from fabric.core.machine import drain
+from fabric.core.node import Node
+from fabric.core.relays import ResolvedRelay
+from fabric.core.status import PeerState
 from fabric.dataplane.contract import Control, Traffic
 from fabric.errors import DecodeError
-from fabric.wire.address import Address, Candidate, CandidateKind
+from fabric.wire.address import Address, Candidate, CandidateKind, Transport
 from fabric.wire.offer import Offer, encode_offer
 from fabric.wire.path import OfferUpdate, Probe, ProbeReply, encode_control
 from fabric.wire.rendezvous import (
     DeliverOffer,
     Introduction,
+    RelayPlace,
     Renewed,
     Revocations,
     ToEndpoint,
@@ -32,6 +37,16 @@ from tests.core.village import House, Village
 
 A, B, C = "a.home", "b.home", "c.home"
 STRANGER = Address("203.0.113.66", 666)
+STRANGE_WAYS = (
+    Address("203.0.113.66", 666, Transport.UDP, 1),
+    Address("203.0.113.66", 666, Transport.UDP, 77),
+    Address("203.0.113.66", 666, Transport.TCP, 5),
+    Address("203.0.113.66", 3478, Transport.RELAY_UDP),
+    Address("203.0.113.66", 3478, Transport.RELAY_UDP, 99),
+    Address("203.0.113.66", 443, Transport.RELAY_TLS, 3),
+)
+"""A spare socket, an extra one, a connection that was taken, and relays that nobody named."""
+
 STAGES = (0.0, 0.035, 0.055, 0.085, 0.115, 0.135, 0.16, 5.0)
 """Instants of a first meeting: before anything, introductions, offers, probes, each message of the handshake, done."""
 
@@ -121,10 +136,18 @@ def test_strangers_move_counters_and_nothing_else(stage: float) -> None:
     village = meeting(stage)
     rng = random.Random(int(stage * 1000))
     genuine = village.sent or [rng.randbytes(100)]
-    heads = (b"\xf2\0\0\0", b"\xf1\0\0\0", b"\x01\x01\0\x0c\x21\x12\xa4\x42", b"\0\x01\0\0\x21\x12\xa4\x42", b"")
+    heads = (
+        b"\xf2\0\0\0",
+        b"\xf1\0\0\0",
+        b"\xf3\0\0\0",
+        *(bytes((0xF4, kind, 0, 0)) for kind in range(8)),
+        b"\x01\x01\0\x0c\x21\x12\xa4\x42",
+        b"\0\x01\0\0\x21\x12\xa4\x42",
+        b"",
+    )
     noise = [rng.choice(heads) + rng.randbytes(rng.randrange(1300)) for _ in range(100)]
     noise += [mutated(rng.choice(genuine), rng) for _ in range(300)]
-    sources = (STRANGER, village.houses[A].address, village.houses[B].address)
+    sources = (STRANGER, *STRANGE_WAYS, village.houses[A].address, village.houses[B].address)
     for house in village.houses.values():
         before, counted = standing(house, village.now), house.node.counters.total()
         for payload in noise:
@@ -132,6 +155,47 @@ def test_strangers_move_counters_and_nothing_else(stage: float) -> None:
             assert said(house) == []
         assert standing(house, village.now) == before
         assert house.node.counters.total() == counted + len(noise)
+
+
+def report_anything(node: Node, number: int, rng: random.Random, now: float) -> None:
+    """What a driver may say of ways that nobody asked for."""
+    way = rng.choice(STRANGE_WAYS)
+    link = Address(way.ip, way.port, Transport.TCP, 1000 + number)
+    match number % 9:
+        case 0:
+            node.handle_link(link, None, now)
+        case 1:
+            node.handle_link(link, Address(way.ip, way.port, Transport.TCP), now)
+        case 2:
+            node.handle_link_lost(link, now)
+        case 3:
+            node.handle_connect_failed(link, "refused", now)
+        case 4:
+            node.handle_sockets((900 + number,), now)
+        case 5:
+            node.handle_relay_link(way, up=rng.random() < 0.5, now=now)
+        case 6:
+            node.handle_relays([ResolvedRelay(RelayPlace("nowhere.example", 1, 1), ("192.0.2.1",))], now)
+        case 7:
+            node.handle_too_long([(way, 1400)], now)
+        case _:
+            node.handle_service_lost(5000 + number, now)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_ways_that_nobody_asked_for_come_and_go_without_a_trace(stage: float) -> None:
+    """Connections of strangers, ends of attempts that were none, relays that nobody named."""
+    village = meeting(stage)
+    rng = random.Random(int(stage * 1000) + 7)
+    for house in village.houses.values():
+        keys, steered = dict(house.lane.keys), dict(house.lane.steered)
+        for number in range(200):
+            report_anything(house.node, number, rng, village.now)
+            assert all(isinstance(event, LinkUnwanted | SocketsUnwanted) for event in said(house))
+        assert (house.lane.keys, house.lane.steered) == (keys, steered)
+    village.run(5.0)
+    states = [status.state for house in village.houses.values() for status in house.node.status(village.now)]
+    assert states == [PeerState.CONNECTED, PeerState.CONNECTED]
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
