@@ -332,6 +332,9 @@ class PathAgent:
             path.next_probe = now
             path.rtt_s = None
             path.replies = path.losses = 0
+            path.mtu.handle_moved()
+        for path in self._in_use():
+            self._measure(path, now)
         self._open_doors(now + DOOR_DELAY_S)
 
     def doubt(self, now: Instant) -> None:
@@ -365,9 +368,9 @@ class PathAgent:
         if path is None or sent is None or now - sent > MAX_REPLY_AGE_S:
             return None
         sample = now - sent
-        if size:
+        if size and sent >= path.mtu.since:
             path.mtu.handle_answer(size, now)
-        else:
+        elif not size:
             path.rtt_s = sample if path.rtt_s is None else 0.875 * path.rtt_s + 0.125 * sample
         path.replies += 1
         path.last_answer = now
@@ -383,8 +386,8 @@ class PathAgent:
             self._prove(path, now)
 
     def handle_heard(self, now: Instant) -> None:
-        """Records of the session were opened: the primary lives."""
-        if self.primary is not None:
+        """Records of the session were opened: the primary lives, unless they may be the copies of another relay."""
+        if self.primary is not None and self.copy is None:
             self._mark_heard(self.primary, now)
 
     def handle_sealed(self, now: Instant) -> None:
@@ -392,16 +395,18 @@ class PathAgent:
         primary = self.primary
         if primary is None:
             return
-        if self.is_measuring:
-            primary.mtu.handle_sealed(now)
+        for path in self._in_use():
+            if self.is_measuring:
+                path.mtu.handle_sealed(now)
         if primary.heard is not None and not primary.unanswered:
             primary.next_probe = min(primary.next_probe, max(primary.heard, now - RETRY_S) + BUSY_SILENCE_S)
 
     def handle_live(self, now: Instant) -> None:
         """A session stands: sealed probes can find out what the primary carries."""
         self.is_measuring = True
-        if self.primary is not None and not self.primary.mtu.is_settled:
-            self._measure(self.primary, now)
+        for path in self._in_use():
+            if not path.mtu.is_settled:
+                self._measure(path, now)
 
     def handle_too_long(self, to: Address, payload_bytes: int, now: Instant) -> None:
         """The own device refused a datagram of `payload_bytes` to `to`."""
@@ -421,6 +426,8 @@ class PathAgent:
             if self._running and path.next_probe <= now:
                 self._handle_due(path, now)
         for path in self._in_use():
+            if path.mtu.is_stopped:  # copies have begun to take it
+                self._measure(path, now)
             if self.is_measuring and path.mtu.next_timeout() <= now:
                 for size in path.mtu.take_due(now):
                     self._send(path, now, size)
@@ -594,6 +601,8 @@ class PathAgent:
             self._replace_primary(now)
 
     def _replace_primary(self, now: Instant) -> None:
+        if self.primary is not None:
+            self.primary.mtu.stop()
         self.primary = None
         self._choose(now)
         if self.primary is None:
@@ -630,12 +639,11 @@ class PathAgent:
         if path is not None and path.heard is not None:
             path.chosen = now
             path.next_probe = min(path.next_probe, path.heard + self._keepalive_s)
-            if self.is_measuring:
-                self._measure(path, now)
+            self._measure(path, now)
         self._events.append(PrimaryChanged(path.address if path is not None else None))
 
     def _measure(self, path: Path, now: Instant) -> None:
-        if not path.is_link:
+        if self.is_measuring and not path.is_link:
             path.mtu.begin(now)
 
 

@@ -38,17 +38,28 @@ MISSES = 5
 
 
 class PathMtu:
-    """`limit` is what data may use; `is_settled` says that the first search is over."""
+    """`limit` is what data may use; `is_settled` says that the first search is over.
 
-    def __init__(self, ceiling: int) -> None:
-        self._ceiling = ceiling
+    `longest` is the longest packet that is ever tried. `since` is when the search began: what was answered to probes
+    from before says nothing of the path as it is now.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._ceiling = longest
         self._best = 0
         self._round = ROUNDS
         self._misses = 0
         self._raised = False
         self._confirm_at: Instant = NEVER
         self._next: Instant = NEVER
-        self.limit = min(BASE_BYTES, ceiling)
+        self.since: Instant = -NEVER
+        self.limit = min(BASE_BYTES, longest)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nobody has asked what the path carries."""
+        return self._next == NEVER
 
     @property
     def is_settled(self) -> bool:
@@ -65,6 +76,10 @@ class PathMtu:
         self._raised = False
         self.limit = min(BASE_BYTES, self._ceiling)
         self._search(now)
+
+    def handle_moved(self) -> None:
+        """The path may lead through another device now: whatever that one refused, this one may take."""
+        self._ceiling = self._longest
 
     def stop(self) -> None:
         """The path is not in use: nothing is asked until the next `begin`."""
@@ -106,6 +121,7 @@ class PathMtu:
         return min(self._next, self._confirm_at)
 
     def _search(self, now: Instant) -> None:
+        self.since = now
         self._round, self._misses = 0, 0
         self._confirm_at, self._next = NEVER, now
 
@@ -113,6 +129,7 @@ class PathMtu:
         if self.is_settled:
             self._raised = True
             self._round = 0
+            self._ceiling = self._longest  # the device may be another, or have believed a forged ICMP message
         if self._round >= ROUNDS - 1:
             if self._best < self.limit:
                 self.limit = LEAST_BYTES  # nothing was answered: go below the base, and look again later

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from fabric.core.machine import NEVER
-from fabric.core.path_mtu import BASE_BYTES, COMMON_BYTES, CONFIRM_S, LEAST_BYTES, MISSES, ROUND_S, PathMtu
+from fabric.core.path_mtu import BASE_BYTES, COMMON_BYTES, CONFIRM_S, LEAST_BYTES, MISSES, RAISE_S, ROUND_S, PathMtu
 
 ROUND_TRIP_S = 0.05
 
@@ -126,6 +126,26 @@ def test_what_the_own_device_refuses_is_not_tried_again() -> None:
     assert pipe.mtu.limit <= BASE_BYTES
     pipe.run(5.0)
     assert pipe.mtu.limit == 1499
+
+
+def test_what_one_device_refused_is_tried_again_after_a_move() -> None:
+    pipe = Pipe(1500)
+    pipe.mtu.handle_too_long(1300, pipe.now)
+    pipe.begin()
+    pipe.run(5.0)
+    assert pipe.mtu.limit == 1299
+    pipe.mtu.handle_moved()
+    pipe.begin()
+    pipe.run(5.0)
+    assert pipe.mtu.limit == 1500
+
+
+def test_what_the_device_refused_for_a_while_is_tried_again() -> None:
+    pipe = Pipe(1500)
+    pipe.mtu.handle_too_long(1300, pipe.now)
+    pipe.begin()
+    pipe.run(RAISE_S + 5.0)
+    assert pipe.mtu.limit == 1500
 
 
 def test_a_path_out_of_use_asks_nothing() -> None:
