@@ -12,6 +12,7 @@ from discovery.core.settings import Settings as ServiceSettings
 from fabric.core import (
     beacons,
     guessing,
+    opener,
     passing,
     path,
     path_mtu,
@@ -64,6 +65,8 @@ PHRASES = {
         f"at most {guessing.GUESSES_A_ROUND:,} datagrams",
         f"at {guessing.GUESS_BATCH / guessing.GUESS_PAUSE_S:g} a second",
         f"{guessing.GUESSES_AT_MOST:,} in all",
+        f"{guessing.GUESSES_AT_MOST:,} at once, and {guessing.GUESSES_PER_S * 3600:,.0f} an hour",
+        f"or once in {opener.ROUND_PAUSE_S / 60:g} minutes",
         f"for {guessing.ROUND_S:g} s, and after four rounds",
         f"for {tcp.CONNECT_S:g} s; what opens first",
         "after " + listed(path.DOOR_INTERVALS_S, " and every ") + " s",
@@ -109,6 +112,7 @@ PHRASES = {
     "docs/security.md": (
         f"{path.PROBES_AT_ONCE:,} probes at once and {path.PROBES_PER_S:g} a second",
         f"after the first {path.DOORS_AT_ONCE}",
+        f"{guessing.GUESSES_AT_MOST:,} at once and {guessing.GUESSES_PER_S * 3600:,.0f} an hour",
     ),
 }
 
@@ -118,6 +122,7 @@ SPELLED = (
     (passing.MAX_PASSERS, 4, "paths.md: asks up to four peers"),
     (LIFETIME_S, 7200, "paths.md: two hours"),
     (path.FLAPPING_S, 60.0, "paths.md: lost within a minute"),
+    (opener.MAX_ROUNDS, 4, "paths.md: after four rounds"),
     (path_mtu.MISSES, 5, "paths.md: five misses"),
     (slices.EXPIRY_S, 1.0, "paths.md: for at most one second"),
     (stun.MAX_AMPLIFICATION, 3, "protocol.md: three times the bytes"),
