@@ -21,10 +21,12 @@ from fabric.shell.control_wire import (
     encode_line,
 )
 from fabric.shell.exit_code import ExitCode, exit_code_of, sentence_of
+from fabric.shell.files import EXHAUSTED
 
 SOCKET_MODE = 0o660
 MAX_CONNECTIONS = 64
 BACKLOG = 64
+RECOVERY_S = 0.5
 
 Handle = Callable[[AnyQuestion], Awaitable[AnyAnswer]]
 
@@ -59,8 +61,17 @@ async def serve_control(listener: socket.socket, handle: Handle) -> None:
     async with trio.open_nursery() as nursery, trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as door:
         while True:
             await places.acquire()
-            stream = await door.accept()
-            nursery.start_soon(_serve, stream, handle, places)
+            nursery.start_soon(_serve, await _accept(door), handle, places)
+
+
+async def _accept(door: trio.SocketListener) -> trio.SocketStream:
+    while True:
+        try:
+            return await door.accept()
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            await trio.sleep(RECOVERY_S)
 
 
 async def _serve(stream: trio.SocketStream, handle: Handle, places: trio.Semaphore) -> None:

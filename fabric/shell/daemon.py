@@ -27,6 +27,7 @@ from fabric.shell.control import serve_control
 from fabric.shell.control_wire import EndpointReport
 from fabric.shell.doctor import Doctor
 from fabric.shell.endpoint import Endpoint
+from fabric.shell.files import allow_many_files
 from fabric.shell.links import watch_links
 from fabric.shell.log import Log, start_log
 from fabric.shell.notify import READY, STOPPING, keep_watchdog, notify
@@ -178,6 +179,7 @@ def fabricd(
     options = {"device": device, "port": port, "cipher": cipher, "log_level": log_level}
     config = load_config(state, os.environ, options)
     start_log(config.log_level)
+    allow_many_files()
     with prepare(state, config, os.environ) as parts:
         trio.run(run, parts)
 

@@ -13,8 +13,11 @@ from typing import Any
 import trio
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl  # type: ignore[import-untyped]
 
+from fabric.shell.files import EXHAUSTED
+
 Interface = IPv4Interface | IPv6Interface
 
+RECOVERY_S = 0.5
 SETTLE_S = 0.1
 """Changes come in bursts (link up, address, route): one look behind the first is enough for most."""
 
@@ -117,8 +120,7 @@ async def read_underlay_links(device: str) -> tuple[UnderlayLink, ...]:
 async def ask(kind: int, body: bytes, flags: int = 0) -> list[Any]:
     """Returns all messages of the kernel's answer to one request of rtnetlink(7); none where it answers an error.
     `body` goes behind the header; flags are those of a netlink header beside NLM_F_REQUEST."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as asker:
-        asker.setblocking(False)
+    with await _open_netlink() as asker:
         asker.bind((0, 0))
         asker.send(struct.pack("=IHHII", 16 + len(body), kind, _NLM_F_REQUEST | flags, 1, 0) + body)
         parser = MarshalRtnl()
@@ -131,6 +133,20 @@ async def ask(kind: int, body: bytes, flags: int = 0) -> list[Any]:
                 messages.append(message)
             if not flags & _NLM_F_DUMP:
                 return messages
+
+
+async def _open_netlink() -> socket.socket:
+    """Waits where there are too many open files: the question is answered later then, but it is."""
+    while True:
+        try:
+            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            await trio.sleep(RECOVERY_S)
+        else:
+            opened.setblocking(False)
+            return opened
 
 
 async def _look() -> tuple[list[Link], list[HostAddress]]:

@@ -233,8 +233,11 @@ class PortMapper:
 
 
 def _open_door(gateway: Gateway) -> socket.socket | None:
-    """Returns a socket that hears the gateway alone; None where the route has gone already."""
-    door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    """Returns a socket that hears the gateway alone; None where the route has gone already, or there is no socket."""
+    try:
+        door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError:
+        return None
     try:
         door.bind((gateway.own_ip, 0))
         door.connect((gateway.ip, GATEWAY_PORT))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fabric.core.events import FIRST_EXTRA_SOCKET
 from fabric.dataplane.contract import Drop
 from fabric.errors import ConfigurationError
+from fabric.shell.files import is_of_reserve
 from fabric.wire.address import Target, Transport
 from fabric.wire.datagram import DATA_TYPE
 from fabric.wire.relay import RELAYED_TYPE
@@ -132,6 +133,9 @@ class SideSockets:
         except ConfigurationError:
             return False
         if udp is None:
+            return False
+        if is_of_reserve(udp.fileno()) and via not in SPARE_SOCKETS:
+            udp.close()
             return False
         side = _Side(udp, via)
         self._by_via[via] = self._by_fd[udp.fileno()] = side

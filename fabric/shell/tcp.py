@@ -10,7 +10,6 @@ core that is the same connection.
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import random
 import socket
@@ -23,6 +22,7 @@ import trio
 from fabric.core.machine import Instant
 from fabric.dataplane.contract import Drop
 from fabric.shell import clock
+from fabric.shell.files import EXHAUSTED, is_of_reserve
 from fabric.shell.framing import MAX_FRAMED_BYTES
 from fabric.shell.log import Log
 from fabric.shell.tcp_link import Receive, TcpLink
@@ -47,7 +47,6 @@ MAX_LINKS = 256
 _READ_BYTES = 256 << 10
 _ACCEPTED_AT_ONCE = 16
 _RECOVERY_S = 1.0
-_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 _log = Log("fabric.tcp")
 _uniform = random.SystemRandom().uniform
@@ -245,7 +244,7 @@ class TcpLinks:
                 except BlockingIOError:
                     break
                 except OSError as error:
-                    if error.errno in _EXHAUSTED:
+                    if error.errno in EXHAUSTED:
                         await trio.sleep(_RECOVERY_S)
                     continue  # else the connection ended before it was taken
                 stream.setblocking(False)
@@ -253,7 +252,7 @@ class TcpLinks:
 
     def _admit(self, stream: socket.socket, source: Address) -> None:
         attempt = self._attempts.pop((source.ip, source.port), None)
-        if attempt is None and not self._has_room_for(source):
+        if is_of_reserve(stream.fileno()) or (attempt is None and not self._has_room_for(source)):
             self.refused += 1
             close_at_once(stream)
             return
