@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from fabric.lab import Endpoint, Host, Lab, Nat, Overlay, Program, Relay
-from fabric.lab.overlay import await_path, await_reach, introduce
+from fabric.lab.overlay import await_reach, introduce
 from fabric.lab.product import until
+from tests.bench.asking import Pair, await_paths
 from tests.bench.fabric_tunnel import DEVICE
 from tests.bench.gauges import GIGABYTE, daemon_seconds, machine_seconds, percentile, ping, streams
 from tests.bench.tunnels import Raised
@@ -89,7 +90,7 @@ def measure(*, quick: bool) -> list[Carried]:
     return [_median(readings) for readings in found]
 
 
-def _pair(lab: Lab, overlay: Overlay, number: int, way: Way) -> tuple[Endpoint, Endpoint]:
+def _pair(lab: Lab, overlay: Overlay, number: int, way: Way) -> Pair:
     places = {f"{side}-{number}": lab.site(f"s-{side}-{number}", way.nat) for side in ("left", "right")}
     for site in places.values():
         if way.line_bytes != 1500:
@@ -97,13 +98,13 @@ def _pair(lab: Lab, overlay: Overlay, number: int, way: Way) -> tuple[Endpoint, 
     configuration = f"relay_copies = {way.copies}" if way.copies > 1 else ""
     left, right = overlay.endpoints(places, configuration=configuration).values()
     introduce(left, right)
-    await_path(left, right, way.path, within_s=PATH_WITHIN_S)
+    await_paths([(left, right)], way.path, PATH_WITHIN_S)
     await_reach(left, right, PATH_WITHIN_S)
     return left, right
 
 
 def _read(way: Way, left: Endpoint, right: Endpoint, relays: Sequence[Program], stream_s: int) -> Carried:
-    await_path(left, right, way.path, within_s=PATH_WITHIN_S)
+    await_paths([(left, right)], way.path, PATH_WITHIN_S)
     ends = _Ends(left.host, right.host)
     raised = Raised(DEVICE, right.overlay_ip(), [left.process, *relays], [right.process])
     times_ms = ping(ends, raised, PINGS)

@@ -13,9 +13,10 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from fabric.lab import Endpoint, Lab, Nat, Overlay, Relay
-from fabric.lab.overlay import await_path, introduce
+from fabric.lab import Lab, Nat, Overlay, Relay
+from fabric.lab.overlay import introduce
 from fabric.lab.wiretap import Passed, Wiretap
+from tests.bench.asking import Pair, await_paths
 
 SETTLE_S, QUICK_SETTLE_S = 60.0, 10.0
 COUNTED_S, QUICK_COUNTED_S = 120.0, 20.0
@@ -57,23 +58,21 @@ def measure(lab: Lab, *, quick: bool) -> list[Idle]:
         time.sleep(counted_s)
     service = overlay.discovery.host.ip
     for path, pair in pairs.items():
-        await_path(*pair, path, within_s=5)
+        await_paths([pair], path, 5)
     return [
         _idle(path, taps[path].passed(), pair, relay.host.ip, service, 60 / counted_s) for path, pair in pairs.items()
     ]
 
 
-def _pair(lab: Lab, overlay: Overlay, path: str, nat: Nat) -> tuple[Endpoint, Endpoint]:
+def _pair(lab: Lab, overlay: Overlay, path: str, nat: Nat) -> Pair:
     names = [f"{side}-{path.replace('-', '')[:8]}" for side in ("l", "r")]
     left, right = overlay.endpoints({name: lab.site(f"s-{name}", nat) for name in names}).values()
     introduce(left, right)
-    await_path(left, right, path, within_s=60)
+    await_paths([(left, right)], path, 60)
     return left, right
 
 
-def _idle(
-    path: str, passed: list[Passed], pair: tuple[Endpoint, Endpoint], relay: str, service: str, per_minute: float
-) -> Idle:
+def _idle(path: str, passed: list[Passed], pair: Pair, relay: str, service: str, per_minute: float) -> Idle:
     """`per_minute` is how many of the counted times make a minute."""
     far = relay if path.startswith("relay") else str(pair[1].host.site.wan.ip)
     sums = dict.fromkeys(("sent", "received", "stun", "channel", "other"), 0)

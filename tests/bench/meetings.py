@@ -31,8 +31,8 @@ from fabric.lab import Endpoint, Lab, Nat, Overlay, Weather
 from fabric.lab.overlay import side_by_side
 from fabric.lab.product import until
 from fabric.lab.traffic import frame, raw_socket
-from fabric.shell.control_client import ControlClient
-from fabric.shell.control_wire import AnyQuestion, AskAdd, AskRemove, AskWait, Connected
+from fabric.shell.control_wire import AskAdd, AskRemove, AskWait, Connected
+from tests.bench.asking import Pair, ask, path_kind
 from tests.bench.fabric_tunnel import DEVICE
 from tests.bench.gauges import machine_seconds
 
@@ -50,8 +50,6 @@ SEED = 3
 
 OPEN = (Nat.PORT_RESTRICTED, Nat.CARRIER, Nat.FULL_CONE, Nat.FIREWALL, Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED)
 STRICT = (Nat.PORT_RESTRICTED, Nat.CARRIER)
-
-Pair = tuple[Endpoint, Endpoint]
 
 
 class Group(Enum):
@@ -174,7 +172,7 @@ class _Town:
             ask(other, AskAdd(one.name))
             came = frames.await_both_ways(stated + FRAME_WITHIN_S)
         direct = _await_direct(pair, stated + DIRECT_WITHIN_S) if group.can_be_direct else None
-        path = one.path_kind(other.name) or "none"
+        path = path_kind(one, other)
         for here, there in (pair, pair[::-1]):
             ask(here, AskRemove(there.name))
         kinds = " x ".join(each.host.site.kind.label for each in pair)
@@ -215,12 +213,6 @@ def paced(acts: Sequence[tuple[Pair, Callable[[], Meeting]]]) -> Iterator[Meetin
 
 
 # -- at the endpoints -------------------------------------------------------------------------------------------------
-
-
-def ask(endpoint: Endpoint, question: AnyQuestion, within_s: float = 10.0) -> object:
-    """What the daemon answers at its control socket, at once and without a program to start."""
-    with ControlClient(endpoint.state / "control.sock") as client:
-        return client.ask(question, within_s)
 
 
 def _await_direct(pair: Pair, deadline: float) -> float | None:

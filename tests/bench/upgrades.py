@@ -18,9 +18,10 @@ from ipaddress import IPv4Network
 
 from fabric.lab import Endpoint, Lab, Nat, Overlay
 from fabric.lab.nat import JOINING_RULES, parting_rules
-from fabric.lab.overlay import await_path, introduce, side_by_side
+from fabric.lab.overlay import introduce, side_by_side
 from fabric.lab.product import until
 from fabric.lab.stream import Counted, Stream
+from tests.bench.asking import Pair, await_paths
 
 PAIRS, QUICK_PAIRS = 10, 3
 ROUNDS, QUICK_ROUNDS = 2, 1
@@ -32,8 +33,6 @@ UPGRADED_WITHIN_S = 90.0
 FALLEN_BACK_WITHIN_S = 30.0
 BEFORE, AFTER = 100, 200
 """Datagrams that come each way before the change, and after it."""
-
-Pair = tuple[Endpoint, Endpoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +63,14 @@ def measure(*, quick: bool) -> Changes:
         pairs = _pairs(lab, Overlay(lab), pairs_wanted)
         _part(lab)
         side_by_side([partial(introduce, *pair) for pair in pairs])
-        _await_all(pairs, "relay-udp", FALLEN_BACK_WITHIN_S)
+        await_paths(pairs, "relay-udp", FALLEN_BACK_WITHIN_S)
         for _ in range(rounds):
             running = _streams(pairs)
             took.append(_join(lab, pairs))
             made.upgrades.extend(_counted(running))
             running = _streams(pairs)
             _part(lab)
-            _await_all(pairs, "relay-udp", FALLEN_BACK_WITHIN_S)
+            await_paths(pairs, "relay-udp", FALLEN_BACK_WITHIN_S)
             made.fallbacks.extend(_counted(running))
     return Changes(made.upgrades, made.fallbacks, round(max(took), 1))
 
@@ -90,12 +89,8 @@ def _join(lab: Lab, pairs: Sequence[Pair]) -> float:
     """Lets them together; returns after how many seconds all are direct."""
     lab.internet.add_rules(JOINING_RULES)
     began = time.monotonic()
-    _await_all(pairs, "direct-udp", UPGRADED_WITHIN_S)
+    await_paths(pairs, "direct-udp", UPGRADED_WITHIN_S)
     return time.monotonic() - began
-
-
-def _await_all(pairs: Sequence[Pair], kind: str, within_s: float) -> None:
-    side_by_side([partial(await_path, *pair, kind, within_s=within_s) for pair in pairs])
 
 
 # -- streams --------------------------------------------------------------------------------------------------------
