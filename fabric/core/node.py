@@ -32,7 +32,7 @@ from fabric.core.gates import Gates, draw_index
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
 from fabric.core.own_addresses import Interface, OwnAddresses
-from fabric.core.passing import Passing, choose_passers
+from fabric.core.passing import Passing
 from fabric.core.peer import Peer
 from fabric.core.records import PeerRecord
 from fabric.core.reflexive import MAX_SERVERS, Reflexive
@@ -600,7 +600,7 @@ class Node:
         return self._settings.ask_peers and bool(self._connected - {to})
 
     def _pass_on(self, offer: SendOffer) -> None:
-        for name in choose_passers(self._connected, offer.to):
+        for name in self._passing.choose(self._connected, offer.to):
             self._peers[name].pass_on(Forward(offer.to, offer.envelope))
 
     def _handle_forward_untrusted(self, peer: Peer, control: Control, now: Instant) -> None:
@@ -617,6 +617,7 @@ class Node:
                 if known is None:
                     raise AuthenticationError("an offer of somebody unknown")
                 known.handle_envelope_untrusted(envelope, now)
+                self._passing.note_passed(sender, peer.name)
                 self._settle_peer(known, now)
             case _:
                 raise DecodeError("not to be passed on")

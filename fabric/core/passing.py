@@ -16,12 +16,14 @@ SPACING_S = 0.25
 
 BURST = 16
 MAX_PASSERS = 4
-"""Whom to ask: a few peers of ours that are in reach. Each one more learns that the two know each other."""
+"""Whom to ask at once: each of them learns that the two know each other."""
 
 
 class Passing:
     def __init__(self) -> None:
         self._asked: dict[str, deque[Instant]] = {}
+        self._turns: dict[str, int] = {}
+        self._passers: dict[str, str] = {}
 
     def may_ask(self, peer: str, now: Instant) -> bool:
         """Whether `peer` may have something passed on now."""
@@ -31,10 +33,19 @@ class Passing:
         asked.append(now)
         return True
 
+    def note_passed(self, sender: str, by: str) -> None:
+        """`by` has brought a genuine offer of `sender`: so it knows the way back."""
+        self._passers[sender] = by
+
+    def choose(self, connected: Iterable[str], to: str) -> list[str]:
+        """Returns whom to ask to pass something on to `to`: who has done so before, and others each time."""
+        others = sorted(name for name in connected if name != to)
+        turn = self._turns[to] = self._turns.get(to, 1 - MAX_PASSERS) + MAX_PASSERS - 1
+        start = turn % len(others) if others else 0
+        chosen = others[start:] + others[:start]
+        chosen.sort(key=lambda name: name != self._passers.get(to))
+        return chosen[:MAX_PASSERS]
+
     def forget(self, peer: str) -> None:
-        self._asked.pop(peer, None)
-
-
-def choose_passers(connected: Iterable[str], to: str) -> list[str]:
-    """Returns whom to ask to pass something on to `to`."""
-    return sorted(name for name in connected if name != to)[:MAX_PASSERS]
+        for known in (self._asked, self._turns, self._passers):
+            known.pop(peer, None)

@@ -9,7 +9,7 @@ import pytest
 from fabric.core.beacons import INTERVALS_S, SPACING_S, Beacons
 from fabric.core.machine import drain
 from fabric.core.node import BEACON_GROUP
-from fabric.core.passing import BURST, MAX_PASSERS, Passing, choose_passers
+from fabric.core.passing import BURST, MAX_PASSERS, Passing
 from fabric.core.passing import SPACING_S as PASSING_SPACING_S
 from fabric.core.settings import Settings
 from fabric.dataplane.contract import Control
@@ -104,9 +104,21 @@ def test_a_peer_has_no_more_passed_on_than_its_share() -> None:
 
 def test_few_are_asked_and_never_the_one_who_is_sought() -> None:
     connected = {f"{letter}.home" for letter in "abcdefgh"}
-    chosen = choose_passers(connected, B)
+    chosen = Passing().choose(connected, B)
     assert len(chosen) == MAX_PASSERS
     assert B not in chosen
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 12, 13])
+def test_in_the_end_everybody_is_asked_and_first_who_passed_something_on_before(count: int) -> None:
+    passing = Passing()
+    connected = {f"p{number:02}.home" for number in range(count)}
+    asked = set().union(*(passing.choose(connected, B) for _ in range(count)))
+    assert asked == connected
+    passing.note_passed(B, by="p00.home")
+    assert all(passing.choose(connected, B)[0] == "p00.home" for _ in range(count))
+    assert set().union(*(passing.choose(connected, B) for _ in range(count))) == connected
+    assert passing.choose(set(), B) == []
 
 
 def test_beacons_go_to_everybody_soon_and_then_ever_more_rarely() -> None:
