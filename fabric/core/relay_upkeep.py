@@ -12,7 +12,7 @@ from fabric.wire.relay import MAX_REFRESHED
 
 LOOKS_S = (0.25, 0.4, 0.6)
 """Pauses behind the looks of a series: after 1.25 s of silence UDP is taken for blocked."""
-LOOK_PAUSE_S = 2.0
+LOOK_PAUSE_S = 1.25
 
 REFRESH_RETRIES_S = (0.5, 1.0, 1.0)
 REFRESH_RETRIES_MOVED_S = (0.25, 0.35, 0.4)

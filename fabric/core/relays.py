@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from fabric.core.allowance import Allowance
+from fabric.core.askable import is_askable
 from fabric.core.events import RelaysNamed
 from fabric.core.identity import Identity
 from fabric.core.machine import Draw, Instant, Transmit
@@ -39,7 +41,7 @@ INTERVAL_S = 20.0
 """Some NATs forget a UDP mapping after 30 s."""
 MAX_INTERVAL_S = 50.0
 """Within the life of a channel, with time for the retries."""
-OUT_OF_REACH_S = 5.0
+OUT_OF_REACH_S = 3.0
 """For so long nobody stands in for a relay that is lost: most are found again by then, over TLS too."""
 LET_GO_S = 30.0
 """Who stood in stays for as long: the relay that is back may go again, and the other end may not reach it yet."""
@@ -94,8 +96,7 @@ class Relays:
         self._to_review: dict[str, None] = {}
         self._let_go_at: dict[str, Instant] = {}
         """By peer that uses more than it needs; the earliest first, as all have the same time to wait."""
-        self._calls_full_at = now
-        """When the allowance of calls is whole again: the generic cell rate algorithm of ITU-T I.371."""
+        self._calls = Allowance(CALLS_AT_ONCE, CALL_PAUSE_S)
         self._dummies: dict[RelayPlace, Address] = {}
         self._transmits: deque[Transmit] = deque()
         self._events: deque[RelayEvent] = deque()
@@ -184,7 +185,7 @@ class Relays:
 
     def handle_moved(self, now: Instant) -> None:
         """The own network changed."""
-        self._calls_full_at = now
+        self._calls.refill()
         for station in self._stations.values():
             station.handle_moved(now)
         self._settle(now)
@@ -296,7 +297,7 @@ class Relays:
         station = self._stations.get(place)
         if station is None:
             ports = Ports(
-                self._sign, self._draw, self._events.append, self._transmits.append, self._note, self._may_call
+                self._sign, self._draw, self._events.append, self._transmits.append, self._note, self._calls.take
             )
             station = Station(place, ports, now)
             station.interval_s = self._interval_s
@@ -305,13 +306,6 @@ class Relays:
 
     def _note(self, peer: str) -> None:
         self._to_review[peer] = None
-
-    def _may_call(self, now: Instant) -> bool:
-        """Counts a datagram to an address that never answered; False where there were too many."""
-        if self._calls_full_at - now > (CALLS_AT_ONCE - 1) * CALL_PAUSE_S:
-            return False
-        self._calls_full_at = max(self._calls_full_at, now) + CALL_PAUSE_S
-        return True
 
     def _station_at(self, address: Address) -> Station | None:
         return next((s for s in self._stations.values() if address in s.addresses), None)
@@ -333,8 +327,9 @@ class Relays:
     def _addresses(self, relay: ResolvedRelay) -> tuple[list[Address], Address | None]:
         """Returns the UDP addresses, IPv4 first, and the one that stands for the TLS connection."""
         place = relay.place
-        ipv4 = [ip for ip in relay.addresses if ":" not in ip]
-        ipv6 = [ip for ip in relay.addresses if ":" in ip]
+        hosts = [ip for ip in relay.addresses if is_askable(ip)]
+        ipv4 = [ip for ip in hosts if ":" not in ip]
+        ipv6 = [ip for ip in hosts if ":" in ip]
         ips = ipv4[: MAX_ADDRESSES // 2] + ipv6[: MAX_ADDRESSES // 2]
         udp = [Address(ip, place.udp_port, Transport.RELAY_UDP) for ip in ips if place.udp_port]
         if not place.tls_port:
