@@ -12,6 +12,7 @@ from discovery.core.settings import Settings as ServiceSettings
 from fabric.core import (
     beacons,
     guessing,
+    offer_inbox,
     opener,
     passing,
     path,
@@ -92,6 +93,7 @@ PHRASES = {
         f"up to {record.MAX_SLICES} slices",
         f"at most {record.MAX_CONTROL_BYTES:,} bytes",
         f"{passing.BURST} at once and {1 / passing.SPACING_S:g} a second",
+        f"{offer_inbox.BURST} at once, {1 / offer_inbox.SPACING_S:g} a second, the newest first",
         f"or {DEFAULTS.rekey_after_s:g} s. A session under which",
         f"renewed after {IDLE_FACTOR * DEFAULTS.rekey_after_s:g} s instead",
         f"lives for up to {IDLE_FACTOR * DEFAULTS.session_life_s:g} s",
