@@ -84,7 +84,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     enrolment_rate: Positive = 1.0
     enrolment_burst: Positive = 60.0
     stun_rate: Positive = 50.0
-    stun_burst: Positive = 500.0
+    stun_burst: Positive = 2000.0
+    """An endpoint asks some twenty times when it looks at a network: a hundred of them may start behind one NAT."""
     max_intents: Count = 4096
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import trio
 
@@ -27,7 +29,8 @@ from discovery.shell.relay import RelayDriver, make_relay_driver
 from discovery.shell.server import Server
 from discovery.shell.state import Serving, State, load_serving, only_service, open_state
 from discovery.shell.stun import own_ips
-from discovery.shell.stun_doors import open_stun
+from discovery.shell.stun_doors import StunDoors, open_stun
+from discovery.shell.tally import Tally
 from fabric.core.machine import Calendar
 from fabric.errors import FabricError
 from fabric.identity.grant import MAX_SERVICE_CERTIFICATE_BYTES
@@ -103,10 +106,22 @@ async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports
                 nursery.start_soon(relay.run)
             nursery.start_soon(stun.serve_tcp)
             nursery.start_soon(_keep_certificate, certificate, service)
+            nursery.start_soon(tally_of(relay, datagrams, server, stun, {"service": service.counters}).run)
             if len(certificate.serving.identity.certificate) > MAX_SERVICE_CERTIFICATE_BYTES:
                 _log.warning("no relay can be granted: the service has too many addresses, or too long ones")
             _log.info("serving", network=service.network, port=ports.tcp, stun_port=ports.stun)
             task_status.started(ports)
+
+
+def tally_of(
+    relay: RelayDriver | None,
+    datagrams: Datagrams,
+    server: Server,
+    stun: StunDoors,
+    more: Mapping[str, Counter[str]] = MappingProxyType({}),
+) -> Tally:
+    parts = {"HTTPS": server.counters, "UDP": datagrams.counters, **stun.counters, **more}
+    return Tally(parts if relay is None else {"relay": relay.relay.counters, **parts})
 
 
 def make_relay(state: State, config: Config, calendar: Calendar) -> RelayDriver:

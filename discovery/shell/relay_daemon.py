@@ -1,6 +1,6 @@
 """`discoveryd relay`: a relay alone. No store, no authority's key; the root tells it whose grants hold.
 
-signals | WebSocket over HTTPS | UDP: relay, STUN | deadlines | a new relay.pem | watchdog
+signals | WebSocket over HTTPS | UDP: relay | STUN (UDP, TCP) | deadlines | a new relay.pem | watchdog
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import trio
 
 from discovery.core.limits import OpenCount, Rate, SourceBuckets
 from discovery.shell.config import Config, load_config
-from discovery.shell.daemon import Ports, listen_on
+from discovery.shell.daemon import Ports, listen_on, tally_of
 from discovery.shell.datagrams import Datagrams
 from discovery.shell.http import make_relay_application
 from discovery.shell.process import run_until_signal
@@ -23,7 +23,8 @@ from discovery.shell.relay import make_relay_driver
 from discovery.shell.relay_state import RelayPapers, load_relay
 from discovery.shell.server import Server
 from discovery.shell.state import Serving, only_service
-from discovery.shell.stun import StunServer
+from discovery.shell.stun import own_ips
+from discovery.shell.stun_doors import open_stun
 from fabric.core.machine import Calendar
 from fabric.errors import ConfigurationError
 from fabric.shell import clock
@@ -90,12 +91,15 @@ async def serve(papers: Papers, config: Config, task_status: trio.TaskStatus[Por
             SourceBuckets(Rate(config.connection_rate, config.connection_burst)),
             clock.now,
         )
-        stun = StunServer(udp, SourceBuckets(Rate(config.stun_rate, config.stun_burst)), clock.now)
+        stun = open_stun(stack, config, udp, own_ips((*config.listen, *papers.current.hosts)))
+        datagrams = Datagrams([*udp, *stun.alternates], relay, stun.udp.handle_datagram_untrusted, clock.now)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(relay.run)
             nursery.start_soon(server.run, tcp)
-            nursery.start_soon(Datagrams(udp, relay, stun.handle_datagram_untrusted, clock.now).run)
+            nursery.start_soon(datagrams.run)
+            nursery.start_soon(stun.serve_tcp)
             nursery.start_soon(_keep_papers, papers)
+            nursery.start_soon(tally_of(relay, datagrams, server, stun).run)
             _log.info("relaying", network=trust.network, port=ports.tcp, udp_port=ports.stun)
             task_status.started(ports)
 

@@ -35,11 +35,13 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE--
 
 @dataclass(frozen=True, slots=True)
 class RelayPapers:
-    """What is in the file. `serving.renew_at` is when the operator should have made a new one."""
+    """What is in the file. `serving.renew_at` is when the operator should have made a new one; `hosts` are the names
+    and IP addresses under which endpoints reach the relay."""
 
     trust: Trust
     serving: Serving
     ends: float
+    hosts: tuple[str, ...]
 
 
 def invite(authority: Authority, hosts: Sequence[str], life_s: float, unix: float) -> bytes:
@@ -84,4 +86,4 @@ def _read(path: Path, unix: float) -> RelayPapers:
     if signer.public_key != certificate.public_key:
         raise ValueError("its certificate is for another key")
     serving = Serving(server_context(path), ServiceIdentity(certificate.der, signer), certificate.not_after - WARN_S)
-    return RelayPapers(trust, serving, certificate.not_after)
+    return RelayPapers(trust, serving, certificate.not_after, certificate.hosts)

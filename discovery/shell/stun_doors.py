@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ class StunDoors:
     _tcp: StunTcpServer
     _listeners: list[socket.socket]
     _other_listeners: list[socket.socket]
+
+    @property
+    def counters(self) -> dict[str, Counter[str]]:
+        """What was not answered, by transport and reason."""
+        return {"STUN": self.udp.counters, "STUN over TCP": self._tcp.counters}
 
     async def serve_tcp(self) -> None:
         """Serves until cancelled."""

@@ -23,6 +23,7 @@ from fabric.identity.certificate import decode_certificate
 from fabric.identity.grant import Grant, open_grant, sign_grant
 from fabric.identity.trust import Trust
 from fabric.wire.relay import Refused, RefusedReason
+from fabric.wire.stun import TRANSACTION_ID_BYTES, binding_request, decode_binding_success
 from tests.discovery.guest import House, open_house
 from tests.discovery.test_server import key_of
 from tests.discovery.visitor import HELLO, introduce, over_udp, over_websocket
@@ -65,6 +66,25 @@ async def test_a_pair_meets_at_a_relay_that_knows_nothing_but_the_root(
             assert await other.hear() == HELLO
             await other.send()
             assert await one.hear() == HELLO
+
+
+async def test_a_relay_alone_shows_endpoints_what_their_nat_does_and_where_their_tcp_is_seen(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "s") as house:
+        make_file(house, tmp_path / "r")
+        async with open_relay(house, tmp_path / "r") as relay:
+            question = binding_request(bytes(TRANSACTION_ID_BYTES))
+            with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as udp, trio.fail_after(5):
+                await udp.sendto(question, ("127.0.0.1", relay.ports.stun))
+                seen = decode_binding_success(await udp.recv(1000))
+            assert seen.other is not None
+            assert seen.other.port != relay.ports.stun
+            for port in (relay.ports.stun, seen.other.port):
+                with trio.fail_after(5):
+                    stream = await trio.open_tcp_stream("127.0.0.1", port)
+                    await stream.send_all(question)
+                    answer = decode_binding_success(bytes(await stream.receive_some(1000)))
+                assert answer.address.port == stream.socket.getsockname()[1]
+                await stream.aclose()
 
 
 async def test_a_relay_of_another_network_takes_no_grant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
