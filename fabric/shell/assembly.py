@@ -47,9 +47,11 @@ from fabric.shell.tap import Tap, open_tap
 from fabric.shell.tls import context_under
 from fabric.shell.udp import UdpSockets, open_udp_sockets
 from fabric.wire.address import Address
+from fabric.wire.pcp import NONCE_BYTES
 from fabric.wire.record import overlay_mtu
 
 _PORT = "port"
+_MAPPING_NONCE = "mapping_nonce"
 
 _log = Log("fabric.daemon")
 
@@ -179,6 +181,14 @@ def _open_udp(config: Config, keystore: Keystore) -> UdpSockets:
     return udp
 
 
+def _mapping_nonce(keystore: Keystore) -> bytes:
+    """The same after a restart: the gateway knows its client by it, and gives it the port that it had."""
+    if (kept := keystore.fact(_MAPPING_NONCE)) is None:
+        kept = os.urandom(NONCE_BYTES).hex()
+        keystore.note_fact(_MAPPING_NONCE, kept)
+    return bytes.fromhex(kept)
+
+
 def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian, environment: Mapping[str, str]) -> None:
     config, papers, identity = parts.config, parts.papers, parts.identity
 
@@ -203,6 +213,7 @@ def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian, e
         RelayTerms(context, check_relay, jitter, outlet),
         parts.tap.name,
         maps_ports=config.port_mapping,
+        mapping_nonce=_mapping_nonce(keystore),
         finds_on_lan=config.find_on_lan,
     )
     around = Surroundings(

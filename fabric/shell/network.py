@@ -52,7 +52,14 @@ class Network:
     """
 
     def __init__(
-        self, udp: UdpSockets, terms: RelayTerms, device: str, *, maps_ports: bool, finds_on_lan: bool
+        self,
+        udp: UdpSockets,
+        terms: RelayTerms,
+        device: str,
+        *,
+        maps_ports: bool,
+        mapping_nonce: bytes,
+        finds_on_lan: bool,
     ) -> None:
         self._udp = udp
         self._token: trio.lowlevel.TrioToken | None = None
@@ -67,7 +74,9 @@ class Network:
         )
         self.carriers = Carriers(udp, self.tcp, self.relay_links)
         self.relay_names = RelayNames(self._handle_relays)
-        self.mapper = PortMapper(udp.port, self._handle_mapped, device=device) if maps_ports else None
+        self.mapper = (
+            PortMapper(udp.port, self._handle_mapped, device=device, nonce=mapping_nonce) if maps_ports else None
+        )
         self._multicast = Multicast(self._deliver) if finds_on_lan else None
 
     def attach(self, tell: Tell, pump: Pump) -> None:
