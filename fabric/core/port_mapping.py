@@ -18,6 +18,7 @@ import enum
 from collections import deque
 from dataclasses import dataclass, field
 
+from fabric.core.allowance import Allowance
 from fabric.core.machine import Draw, Instant, Transmit
 from fabric.core.mapping import (
     AskedGateway,
@@ -68,6 +69,10 @@ from fabric.wire.pcp import (
     result_words,
 )
 
+TELLS_AT_ONCE = 8
+TELL_PAUSE_S = 30.0
+"""Each news of addresses goes to all peers, by the service: so often a gateway can make us say something new."""
+
 CLOSE_RETRY_S = 0.3
 CLOSE_TRIES = 3
 
@@ -95,6 +100,8 @@ class _Timer(enum.Enum):
     ASK_TCP = enum.auto()
     ASK_UPNP = enum.auto()
     EXPIRE = enum.auto()
+    TELL = enum.auto()
+    """Addresses change too often: they are told now."""
     CLOSE = enum.auto()
 
 
@@ -133,6 +140,8 @@ class PortMapping:
         self._timers: Timers[_Timer] = Timers()
         self._close_tries = 0
         self._deaf_until: Instant = 0.0
+        self._awaits_address = False
+        self._tells = Allowance(TELLS_AT_ONCE, TELL_PAUSE_S)
         self._told: tuple[Address, ...] = ()
         self._events: deque[MappingEvent] = deque()
         self._transmits: deque[Transmit] = deque()
@@ -179,7 +188,7 @@ class PortMapping:
             self._phase = _Phase.IDLE
         else:
             self._start_round(now)
-        self._tell()
+        self._tell(now)
 
     def handle_datagram_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
         """Raises `DecodeError` for what is no answer of the gateway to a question of ours."""
@@ -196,7 +205,7 @@ class PortMapping:
                 self._handle_nat_pmp_address(address, now)
             case NatPmpMapped() as mapped:
                 self._handle_nat_pmp(mapped, now)
-        self._tell()
+        self._tell(now)
 
     def handle_refused(self, now: Instant) -> None:
         """The gateway has nobody on that port (ICMP port unreachable): UPnP is what is left of the round."""
@@ -218,7 +227,7 @@ class PortMapping:
                 words = result.words if isinstance(result, UpnpRefused) else "it has no outside address"
                 self._round.refused[Protocol.UPNP] = words
                 self._rest(now)
-        self._tell()
+        self._tell(now)
 
     def handle_upnp_removed(self) -> None:
         """What was mapped by UPnP is deleted, or could not be."""
@@ -260,7 +269,9 @@ class PortMapping:
                     self._expire(now)
                 case _Timer.CLOSE:
                     self._delete(now)
-        self._tell()
+                case _Timer.TELL:
+                    pass
+        self._tell(now)
 
     def next_timeout(self) -> Instant | None:
         return self._timers.next()
@@ -326,6 +337,7 @@ class PortMapping:
     def _forget(self) -> None:
         self._timers.clear()
         self._protocol, self._epoch, self._upnp = None, None, ()
+        self._awaits_address = False
         for wish in self._wishes.values():
             wish.forget()
             wish.has_asked = False
@@ -356,6 +368,7 @@ class PortMapping:
             return
         to = Address(self._gateway.ip, GATEWAY_PORT)
         wish = self._wishes[transport]
+        self._awaits_address |= self._language is Protocol.NAT_PMP and lifetime_s > 0
         encode = nat_pmp_requests if self._language is Protocol.NAT_PMP else pcp_requests
         self._transmits.extend(Transmit(to, payload) for payload in encode(self._gateway, wish, transport, lifetime_s))
 
@@ -374,6 +387,8 @@ class PortMapping:
             self._start(_Phase.NAT_PMP, now)
         elif self._phase is _Phase.NAT_PMP and version != 0:
             self._start_upnp(now)
+        elif not any(wish.asked for wish in self._wishes.values()):
+            raise DecodeError("a refusal of no question")
         elif self._phase is _Phase.HOLDING and self._protocol is not Protocol.UPNP:
             self._begin_anew(now)
 
@@ -393,17 +408,26 @@ class PortMapping:
             self._settle(mapped.transport, result, mapped.outside_port, mapped.lifetime_s, now)
 
     def _handle_nat_pmp_address(self, address: NatPmpAddress, now: Instant) -> None:
-        if self._phase is _Phase.RESTING:
-            self._handle_news(Protocol.NAT_PMP, address.epoch_s, now)
+        if self._phase is _Phase.RESTING or (self._phase is _Phase.HOLDING and not self._awaits_address):
+            self._handle_announced(address, now)
             return
         if self._language is not Protocol.NAT_PMP or self._is_closing:
             raise DecodeError("nobody asked for an address")
+        self._awaits_address = False
         self._note_epoch(Protocol.NAT_PMP, address.epoch_s, now)
         has_address = address.result == SUCCESS and is_usable(address.outside_ip)
         if not has_address:
             self._round.refused[Protocol.NAT_PMP] = "it has no outside address"
         for wish in self._wishes.values():
             wish.outside_ip = address.outside_ip if has_address else None
+
+    def _handle_announced(self, address: NatPmpAddress, now: Instant) -> None:
+        """Told to the whole LAN (RFC 6886 section 3.2.1), and by anybody on it: a reason to ask, and no more."""
+        self._handle_news(Protocol.NAT_PMP, address.epoch_s, now)
+        known = {wish.outside_ip for wish in self._wishes.values() if wish.stands}
+        if self._phase is _Phase.HOLDING and address.outside_ip not in known and now >= self._deaf_until:
+            self._deaf_until = now + NEWS_INTERVAL_S
+            self._doubt(now + self._pace.news_s())
 
     def _handle_nat_pmp(self, mapped: NatPmpMapped, now: Instant) -> None:
         wish = self._wishes[mapped.transport]
@@ -492,7 +516,8 @@ class PortMapping:
     def _restore(self, at: Instant) -> None:
         """Asks for everything again at that time. What was told stays told: mostly it comes back as it was."""
         for transport, wish in self._wishes.items():
-            if not wish.refusal:
+            is_planned = not wish.is_settled and not wish.asked  # which news without end are not to put off
+            if not wish.refusal and not is_planned:
                 wish.is_settled, wish.asked = False, 0
                 self._timers.set(_ASK[transport], at)
 
@@ -526,8 +551,15 @@ class PortMapping:
         self._forget()
         self._phase = _Phase.CLOSED
 
-    def _tell(self) -> None:
+    def _tell(self, now: Instant) -> None:
         addresses = self.addresses
-        if addresses != self._told and not self._is_closing:
+        if self._is_closing:
+            return
+        if addresses == self._told:
+            self._timers.cancel(_Timer.TELL)
+        elif self._tells.take(now):
+            self._timers.cancel(_Timer.TELL)
             self._told = addresses
             self._events.append(MappingsChanged(addresses))
+        else:
+            self._timers.set_if_unset(_Timer.TELL, now + TELL_PAUSE_S)

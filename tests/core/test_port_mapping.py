@@ -26,7 +26,7 @@ from fabric.core.mapping import (
     UpnpWanted,
 )
 from fabric.core.mapping_pace import LIFETIME_S, RETRY_LIMIT_S
-from fabric.core.port_mapping import CLOSE_TRIES, PortMapping
+from fabric.core.port_mapping import CLOSE_TRIES, TELL_PAUSE_S, TELLS_AT_ONCE, PortMapping
 from fabric.errors import DecodeError
 from fabric.wire.address import Address, Transport
 from fabric.wire.pcp import Protocol
@@ -487,3 +487,66 @@ def test_noise_never_maps_anything(noise: list[tuple[bytes, bytes]]) -> None:
         except DecodeError:
             continue
     assert not house.told
+
+
+def hear(house: House, payload: bytes) -> None:
+    with contextlib.suppress(DecodeError):
+        house.machine.handle_datagram_untrusted(DOOR, payload, house.now)
+    house.settle()
+
+
+def test_an_outside_address_that_nobody_asked_for_is_told_to_nobody() -> None:
+    """Anybody on the LAN can send it; peers would be aimed at whomever it names."""
+    house = House(Gateway(Protocol.NAT_PMP)).start().run(500)
+    told = list(house.told)
+    for outside in ("198.51.100.66", "224.0.0.1", "198.51.100.67"):
+        epoch = int(house.now)
+        hear(house, struct.pack("!BBHI", 0, 128, 0, epoch) + ipaddress.ip_address(outside).packed)
+        hear(house, struct.pack("!BBHI", 0, 128, 3, epoch) + bytes(4))
+        assert house.addresses == (UDP, TCP)
+    house.run(60)
+    assert house.told == told
+
+
+def test_another_outside_address_is_a_reason_to_ask() -> None:
+    house = House(Gateway(Protocol.NAT_PMP)).start().run(500)
+    house.gateway.outside = "203.0.113.8"
+    hear(house, struct.pack("!BBHI", 0, 128, 0, int(house.now)) + ipaddress.ip_address("203.0.113.8").packed)
+    house.run(5.1)
+    assert {address.ip for address in house.addresses} == {"203.0.113.8"}
+
+
+@pytest.mark.parametrize("protocol", [Protocol.PCP, Protocol.NAT_PMP])
+def test_a_version_that_is_refused_without_a_question_ends_nothing(protocol: Protocol) -> None:
+    house = House(Gateway(protocol)).start().run(500)
+    count = len(house.sent)
+    for version in (0, 1, 2, 3):
+        hear(house, bytes([version, 0x81, 0, 1]) + bytes(20))
+    assert house.addresses == (UDP, TCP)
+    assert len(house.sent) == count
+
+
+@pytest.mark.parametrize(("protocol", "version"), [(Protocol.PCP, 2), (Protocol.NAT_PMP, 0)])
+def test_a_flood_of_news_neither_puts_off_a_renewal_nor_makes_many(protocol: Protocol, version: int) -> None:
+    house = House(Gateway(protocol)).start().run(500)
+    house.gateway.restart(house.now)
+    count = len(house.sent)
+    for epoch in range(200):
+        hear(house, news((epoch % 2) * 100_000, version))
+        house.run(0.5)
+    assert set(house.gateway.table) == {Transport.UDP, Transport.TCP}
+    assert len(house.sent) - count <= 4 * 100
+
+
+def test_a_gateway_that_says_something_else_all_the_time_is_not_repeated_to_peers_each_time() -> None:
+    house = House().start().run(10)
+    (request, *_) = [transmit.payload for _, transmit in house.sent]
+    since = len(house.told)
+    for second in range(600):
+        house.gateway.shift = second % 1000
+        (answer,) = house.gateway.answers(request, house.now)
+        hear(house, answer)
+        house.run(1.0)
+    assert len(house.told) - since <= TELLS_AT_ONCE + 600 / TELL_PAUSE_S + 1
+    house.run(TELL_PAUSE_S)
+    assert house.told[-1] == house.addresses
