@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fabric.core.beacons import Beacons
 from fabric.core.channels import Channels
@@ -672,6 +672,10 @@ class Node:
         elif self._settings.find_on_lan and not self._beacons.knows(peer.name):
             self._beacons.add(peer.name, now)
 
+    def _is_wanted_by_another(self, peer: Peer, link: Address) -> bool:
+        """A peer may have named another's address as its own, and must not be able to have its connections closed."""
+        return any(other.lives_on(link) for other in self._peers.values() if other is not peer)
+
     def _forget_all_of(self, peer: str) -> None:
         self._deadlines.pop(peer, None)
         self._gates.close(peer)
@@ -682,7 +686,10 @@ class Node:
         self._connected.discard(peer)
 
     def _take_from(self, peer: Peer) -> None:
-        self._events.extend(drain(peer.poll_event))
+        events: Iterator[Event] = drain(peer.poll_event)
+        for event in events:
+            if not (isinstance(event, LinkUnwanted) and self._is_wanted_by_another(peer, event.link)):
+                self._events.append(event)
         self._transmits.extend(drain(peer.poll_transmit))
         said: list[ToService] = list(drain(peer.poll_message))
         for message in said:

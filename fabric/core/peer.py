@@ -45,6 +45,7 @@ from fabric.core.reach import Network
 from fabric.core.records import PeerRecord
 from fabric.core.status import PathKind, PeerState, PeerStatus
 from fabric.core.surroundings import Surroundings
+from fabric.core.telling import Telling
 from fabric.dataplane.contract import Control, Traffic
 from fabric.errors import CertificateError
 from fabric.wire.address import Address, Candidate, Transport
@@ -101,6 +102,7 @@ class Peer:
         self._keying = Keying(around, record.name, lambda der: self.papers.check(der, self._now))
         self._petition = Petition(around.settings.intent_life_s)
         self._inbox = OfferInbox()
+        self._telling = Telling()
         self._now: Instant = 0.0
         self._candidates: tuple[Candidate, ...] = ()
         self._nat = UNKNOWN_NAT
@@ -225,6 +227,10 @@ class Peer:
         """The own device refused a datagram of `payload_bytes` to `to` for its length."""
         self._paths.handle_too_long(to, payload_bytes, now)
         self._settle(now)
+
+    def lives_on(self, link: Address) -> bool:
+        """Whether the peer has answered on this TCP connection."""
+        return any(path.address == link and path.valid for path in self._paths.paths)
 
     def make_beacon(self, now: Instant) -> bytes | None:
         """Returns a probe for everybody on the local network, which only the peer can tell from noise; None where the
@@ -393,6 +399,7 @@ class Peer:
         self._paths.pause()
         self._service_up = False
         self._drain_paths(now)
+        self._drain_opener(now)
 
     def ping(self, token: int, now: Instant) -> bool:
         """Sends a probe over the session; the answer is a `Pong`. False where the peer is not connected."""
@@ -414,6 +421,9 @@ class Peer:
             self._judge(now)
         self._keying.handle_timeout(self._paths.primary, now)
         self._take_offer(now)
+        told = self._telling.take_due(now)
+        if told is not None:
+            self._tell(told)
         for due in self._petition.take_due(now):
             match due:
                 case Due.INTENT:
@@ -427,7 +437,7 @@ class Peer:
     # what the node takes out
 
     def next_timeout(self) -> Instant | None:
-        parts = (self._petition, self._inbox, self._paths, self._keying, self._opener)
+        parts = (self._petition, self._inbox, self._telling, self._paths, self._keying, self._opener)
         nexts = [at for at in (part.next_timeout() for part in parts) if at is not None]
         if self.papers.ends != NEVER:
             nexts.append(self.papers.ends)
@@ -540,6 +550,7 @@ class Peer:
         self._keying.end()
         self._gateway.close()
         self._inbox.clear()
+        self._telling.stop()
         self._opener.stop()
         self._steering = None
         self._paths.is_measuring = False
@@ -639,7 +650,8 @@ class Peer:
         live, primary = self._keying.live, self._paths.primary
         if live is not None and primary is not None and not self._keying.is_suspect:
             offer = self.papers.make_offer(self._candidates, self._nat, reply_wanted=False, now=now)
-            self._lane.send_control(live.local_index, encode_control(OfferUpdate(offer)), primary.address)
+            self._tell(offer)
+            self._telling.begin(offer, now)
             self._told = (self._candidates, self._nat)
         elif (
             self._can_be_carried
@@ -647,6 +659,11 @@ class Peer:
             and self._petition.may_offer(now, reply_wanted=reply_wanted)
         ):
             self._offer_through_others(reply_wanted, now)
+
+    def _tell(self, offer: bytes) -> None:
+        live, primary = self._keying.live, self._paths.primary
+        if live is not None and primary is not None:
+            self._lane.send_control(live.local_index, encode_control(OfferUpdate(offer)), primary.address)
 
     @property
     def _can_be_carried(self) -> bool:
