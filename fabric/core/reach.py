@@ -15,6 +15,11 @@ _PRIVATE = tuple(
     for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
 )
 
+FIRST_FREE_PORT = 1024
+HTTPS_PORT = 443
+"""Below, TCP ports are other services': a peer must not make us knock there. Whoever takes a low one for fabric takes
+the one that firewalls let through, and a NAT gives high ports to high ports (RFC 4787 REQ-3b)."""
+
 _CLASS_E = ipaddress.ip_network("240.0.0.0/4")
 """Not to be sent to, the limited broadcast 255.255.255.255 in it (RFC 1122 section 3.2.1.3)."""
 
@@ -55,6 +60,8 @@ def is_one_host(address: Address, networks: Sequence[Network]) -> bool:
     """
     ip = ipaddress.ip_address(address.ip)
     if is_relayed(address) or ip.is_unspecified or ip.is_multicast:
+        return False
+    if address.transport is Transport.TCP and address.port < FIRST_FREE_PORT and address.port != HTTPS_PORT:
         return False
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         return False

@@ -6,6 +6,8 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from fabric.core.machine import Instant, drain
 from fabric.core.path import (
     DOORS_AT_ONCE,
@@ -90,6 +92,14 @@ def test_connections_to_a_victims_ports_are_few() -> None:
 
     sent = run(agent, HOUR_S, offer)
     assert 0 < sent[VICTIM, Transport.TCP] <= DOORS_AT_ONCE + DOORS_PER_S * HOUR_S + 1
+
+
+@pytest.mark.parametrize(("port", "is_tried"), [(22, False), (80, False), (443, True), (1024, True)])
+def test_no_peer_makes_us_knock_at_the_ports_of_other_services(port: int, is_tried: bool) -> None:
+    agent = make_agent()
+    door = Candidate(CandidateKind.REFLEXIVE, Address(VICTIM, port, Transport.TCP))
+    sent = run(agent, 60.0, lambda now: agent.handle_candidates([door], now) if not now else None)
+    assert bool(sent[VICTIM, Transport.TCP]) == is_tried
 
 
 def test_an_address_that_only_spoke_is_tried_for_one_rhythm_however_often_we_begin_anew() -> None:
