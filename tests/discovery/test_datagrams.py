@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from discovery.core.limits import OpenCount, Rate, SourceBuckets
 from discovery.core.relay import Relay, RelaySettings
-from discovery.shell.datagrams import MAX_RUN, MAX_RUN_BYTES, Datagrams
+from discovery.shell.datagrams import BATCH, MAX_RUN, MAX_RUN_BYTES, MAX_TAKEN, Datagrams
 from discovery.shell.relay import MAX_BATCH, MAX_PLACES, MAX_WAITING, RelayDriver
 from discovery.shell.stun import Ancillary
 from fabric.core.machine import Calendar
@@ -105,6 +105,25 @@ def test_places_are_bounded(datagrams: Datagrams) -> None:
     numbers = [datagrams._new_place(0, number.to_bytes(4), []) for number in range(2 * MAX_PLACES)]
     assert len(datagrams._ways) == MAX_PLACES
     assert numbers[-1] == 0
+
+
+def test_a_flood_that_the_kernel_has_joined_leaves_the_others_their_turn() -> None:
+    taken: list[bytes] = []
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood,
+    ):
+        udp.bind(("127.0.0.1", 0))
+        udp.setblocking(False)
+        served = Datagrams([udp], None, lambda _udp, payload, *_: taken.append(payload), lambda: 0.0)
+        for _ in range(BATCH):
+            segment = (socket.IPPROTO_UDP, UDP_SEGMENT, (20).to_bytes(2, sys.byteorder))
+            flood.sendmsg([bytes(20 * MAX_RUN)], [segment], 0, udp.getsockname())
+        served._take_batch_untrusted(0, udp)
+        assert len(taken) <= MAX_TAKEN + MAX_RUN
+        while (before := len(taken)) < BATCH * MAX_RUN:
+            served._take_batch_untrusted(0, udp)
+            assert len(taken) > before
 
 
 async def test_a_slow_websocket_gets_the_newest_and_what_gave_way_is_counted() -> None:
