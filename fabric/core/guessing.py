@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from fabric.core.machine import Draw, Instant
 from fabric.core.pace import Pace
 from fabric.wire.address import Address
-from fabric.wire.nat import Filtering, NatBehaviour
+from fabric.wire.nat import Filtering, Mapping, NatBehaviour
 
 SOCKETS = 256
 SPREAD_BATCH = 64
@@ -58,11 +58,18 @@ class Role(enum.Enum):
 
 def role(own: NatBehaviour, peer: NatBehaviour) -> Role:
     """Returns what this end does; the peer finds the opposite from the same two values."""
+    if Mapping.UNKNOWN in (own.mapping, peer.mapping):
+        return Role.NONE  # it is known within a second or two, and told then
     if not (own.carries_udp and peer.carries_udp) or own.mapping.is_dependent == peer.mapping.is_dependent:
         return Role.NONE
     if own.mapping.is_dependent:
         return Role.SPREAD if _admits_only_known_ports(peer) else Role.NONE
     return Role.GUESS if _admits_only_known_ports(own) else Role.NONE
+
+
+def is_hopeless(own: NatBehaviour, peer: NatBehaviour) -> bool:
+    """Whether neither end has a port that the other could know: no punching and no guessing opens these two."""
+    return own.mapping.is_dependent and peer.mapping.is_dependent
 
 
 def _admits_only_known_ports(nat: NatBehaviour) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from fabric.core.guessing import Guesser, Role, Spreader, role
+from fabric.core.guessing import Guesser, Role, Spreader, is_hopeless, role
 from fabric.core.machine import Draw, Instant
 from fabric.core.pace import Pace
 from fabric.core.path import PathAgent
@@ -47,6 +47,7 @@ class Opener:
         self._lent: set[int] = set()
         self._guesses: deque[Address] = deque()
         self._offer_due = False
+        self._is_hopeless = False
         self.wants_tcp = False
         self.wants_sockets = False
 
@@ -66,7 +67,10 @@ class Opener:
     def begin(self, own: NatBehaviour, offer: Offer | None, now: Instant) -> None:
         """Both ends look from now on."""
         hopeless = not own.carries_udp or (offer is not None and not offer.nat.carries_udp)
+        self._is_hopeless = offer is not None and is_hopeless(own, offer.nat)
         self._seeking.begin(now, udp_is_hopeless=hopeless)
+        if hopeless:
+            self._guesser.stop()
 
     def note_heard(self) -> None:
         """The peer has said that it looks: the own turn to say so is later."""
@@ -82,7 +86,12 @@ class Opener:
         if paths.has_best_udp:
             self._guesser.stop()
             self.wants_tcp = self.wants_sockets = False
-        self._seeking.plan(now, is_best=paths.has_best_udp, is_live=is_live and paths.primary is not None)
+        self._seeking.plan(
+            now,
+            is_best=paths.has_best_udp,
+            is_live=is_live and paths.primary is not None,
+            is_hopeless=self._is_hopeless,
+        )
 
     def stop(self) -> None:
         self._seeking.stop()
@@ -101,6 +110,8 @@ class Opener:
             self._offer_due = True  # so that the peer guesses now, and knows the newest port
 
     def handle_timeout(self, own: NatBehaviour, offer: Offer | None, paths: PathAgent, now: Instant) -> None:
+        if not own.carries_udp:
+            self._guesser.stop()
         for due in self._seeking.take_due(now):
             match due:
                 case Seek.OFFER:

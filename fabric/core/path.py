@@ -51,6 +51,9 @@ SPARE_INTERVAL_S = 25.0
 """A valid path that is not primary is kept open, for when the primary dies: the best of them inside the shortest UDP
 mappings seen (30 s), all of them together no more often."""
 
+STALE_S = 40.0
+"""A spare path that was asked in time has been heard since; one that was not is no better than a guess."""
+
 RELAY_SPARE_INTERVAL_S = 60.0
 """The way to a relay is kept open for all peers together."""
 
@@ -184,6 +187,10 @@ class Path:
         """Whether it may be primary: a path that was lost soon before has to show more than one answer."""
         return self.valid and self.replies >= 2 * self.losses
 
+    def is_stale(self, now: Instant) -> bool:
+        """Whether the NATs may have shut it meanwhile: it was not heard of for longer than they keep a hole."""
+        return not self.is_relayed and self.heard is not None and now - self.heard > STALE_S
+
     @property
     def payload_limit(self) -> int:
         """The longest payload of a datagram of ours on this path."""
@@ -244,7 +251,7 @@ class PathAgent:
         if self.copies < 2 or primary is None or not primary.is_relayed:
             return None
         others = [p for p in self._paths.values() if p.valid and p.is_relayed and p.address.ip != primary.address.ip]
-        return min(others, key=_preference, default=None)
+        return min(others, key=lambda path: path.rtt_s or NEVER, default=None)
 
     def admits(self, address: Address) -> bool:
         """Whether the peer may make us send there."""
@@ -377,6 +384,18 @@ class PathAgent:
         self._prove(path, now)
         return sample
 
+    def follow(self, source: Address, now: Instant) -> None:
+        """The peer's records come from `source`, another path as good as the primary: both ends should use the same.
+
+        Several may open at once, through a NAT with a port for each destination; the ends must agree on which to keep
+        before either lets the others go.
+        """
+        path, primary = self._paths.get(source), self.primary
+        if path is None or primary is None or path is primary:
+            return
+        if path.valid and path.confirmed and path.rank == primary.rank and path.address.ip == primary.address.ip:
+            self._set_primary(path, now)
+
     def handle_proven(self, source: Address, now: Instant) -> None:
         """A fresh challenge of a handshake came back from `source`: as good as a probe's reply."""
         path = self._paths.get(source) or self._add(source, CandidateKind.PEER_REFLEXIVE, now)
@@ -390,14 +409,14 @@ class PathAgent:
         if self.primary is not None and self.copy is None:
             self._mark_heard(self.primary, now)
 
-    def handle_sealed(self, now: Instant) -> None:
+    def handle_sealed(self, now: Instant, records: int = 1) -> None:
         """Records were sent on the primary, so silence means something."""
         primary = self.primary
         if primary is None:
             return
         for path in self._in_use():
             if self.is_measuring:
-                path.mtu.handle_sealed(now)
+                path.mtu.handle_sealed(records, now)
         if primary.heard is not None and not primary.unanswered:
             primary.next_probe = min(primary.next_probe, max(primary.heard, now - RETRY_S) + BUSY_SILENCE_S)
 
@@ -498,7 +517,7 @@ class PathAgent:
         if path.is_door:
             self._handle_door_due(path, now)
             return
-        if self._is_hopeless(path):
+        if self._is_hopeless(path) or (path.valid and self._is_sibling(path)):
             self._drop(path)
             return
         if path.unanswered >= PATIENCE and path.valid:
@@ -526,6 +545,13 @@ class PathAgent:
         if path.is_named or path.is_relayed or path.valid:
             return False
         return (path.total_tries if path.heard is None else path.tries) > MAX_STRAY_TRIES
+
+    def _is_sibling(self, path: Path) -> bool:
+        """Whether it opened by chance beside the primary, towards the same host: one such path is enough."""
+        primary = self.primary
+        if primary is None or path is primary or path.is_named or path.is_relayed or path.is_link:
+            return False
+        return path.address.ip == primary.address.ip
 
     def _handle_door_due(self, door: Path, now: Instant) -> None:
         if self.primary is not None and self.primary.rank <= DIRECT_TCP_RANK:
@@ -583,6 +609,8 @@ class PathAgent:
             return self._keepalive_s
         if primary is not None and path.rank < primary.rank and not path.is_steady:
             return RETRY_S
+        if self._is_sibling(path):
+            return SPARE_INTERVAL_S
         spares = sum(1 for other in self._paths.values() if other.valid and other is not primary)
         interval_s = RELAY_SPARE_INTERVAL_S if path.is_relayed else max(SPARE_INTERVAL_S, self._hole_interval_s())
         return max(1, spares) * interval_s
@@ -623,11 +651,13 @@ class PathAgent:
     def _choose(self, now: Instant) -> None:
         least = self.primary is None  # then any path is better than none
         best = min(
-            (p for p in self._paths.values() if p.is_steady or (least and p.valid)), key=_preference, default=None
+            (p for p in self._paths.values() if p.is_steady or (least and p.valid)),
+            key=lambda path: _preference(path, now),
+            default=None,
         )
         if best is None or best is self.primary:
             return
-        if self.primary is None or _is_better(best, self.primary):
+        if self.primary is None or _is_better(best, self.primary, now):
             self._set_primary(best, now)
 
     def _set_primary(self, path: Path | None, now: Instant) -> None:
@@ -647,14 +677,22 @@ class PathAgent:
             path.mtu.begin(now)
 
 
-def _preference(path: Path) -> tuple[bool, int, bool, float]:
-    return not path.confirmed, path.rank, path.is_doubtful, path.rtt_s if path.rtt_s is not None else NEVER
+def _preference(path: Path, now: Instant) -> tuple[bool, bool, int, bool, float]:
+    return (
+        not path.confirmed,
+        path.is_stale(now),
+        path.rank,
+        path.is_doubtful,
+        path.rtt_s if path.rtt_s is not None else NEVER,
+    )
 
 
-def _is_better(path: Path, primary: Path) -> bool:
+def _is_better(path: Path, primary: Path, now: Instant) -> bool:
     """A better class at once; within a class only a round trip that is clearly shorter, and measured, not guessed."""
     if path.confirmed != primary.confirmed:
         return path.confirmed
+    if path.is_stale(now) and not primary.is_stale(now):
+        return False
     if path.rank != primary.rank:
         return path.rank < primary.rank
     if path.is_doubtful != primary.is_doubtful:

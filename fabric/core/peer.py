@@ -89,7 +89,8 @@ class Peer:
         )
         self._gateway = Gateway(self.papers, around.calendar, around.draw, since_unix)
         # Either end's probe keeps a path: where both have the same interval they send theirs at once, for ever.
-        turn_s = 0.0 if around.identity.name < record.name else TURN_S
+        self._is_client = around.identity.name < record.name
+        turn_s = 0.0 if self._is_client else TURN_S
         self._paths = PathAgent(
             around.draw,
             around.settings.keepalive_s + turn_s,
@@ -342,7 +343,7 @@ class Peer:
             if self._keying.handle_opened(traffic, now):
                 self._handle_heard(traffic.source, now)
         elif traffic.sealed:
-            self._paths.handle_sealed(now)
+            self._paths.handle_sealed(now, traffic.sealed)
         self._settle(now)
 
     def handle_own_certificate(self, now: Instant) -> None:
@@ -493,8 +494,10 @@ class Peer:
         """Records of the live session opened; `source` where they came from elsewhere than the primary."""
         if source is None:
             self._paths.handle_heard(now)
-        else:
-            self._paths.handle_probe(source, now)
+            return
+        self._paths.handle_probe(source, now)
+        if not self._is_client:
+            self._paths.follow(source, now)  # one end leads, so that both come to use the same path
 
     def _judge(self, now: Instant) -> None:
         """Whatever ends by itself or by revocation ends at once: the session, its keys, and the gate."""
@@ -588,6 +591,8 @@ class Peer:
             self._events.append(PathChanged(self.name, primary.kind, to))
         if to.transport is Transport.UDP and not to.via:
             self.papers.remember_address(to)
+        if self._keying.live is not None and self._told != (self._candidates, self._nat):
+            self._offer(reply_wanted=False, now=now)
 
     def _steer(self) -> None:
         """Frames go where the paths say, as long as the paths say the same."""
@@ -627,6 +632,8 @@ class Peer:
             return
         before = self.papers.offer
         self.papers.accept_offer(incoming)
+        if before is not None and before.hosts != incoming.offer.hosts:
+            self._paths.handle_moved(now)
         is_known = before is not None and (before.candidates, before.nat) == (
             incoming.offer.candidates,
             incoming.offer.nat,
@@ -652,7 +659,8 @@ class Peer:
             offer = self.papers.make_offer(self._candidates, self._nat, reply_wanted=False, now=now)
             self._tell(offer)
             self._telling.begin(offer, now)
-            self._told = (self._candidates, self._nat)
+            # What is said towards where the peer was reached from another network may never arrive.
+            self._told = (self._candidates, self._nat) if primary.confirmed else None
         elif (
             self._can_be_carried
             and papers.bundle is not None

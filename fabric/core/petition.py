@@ -2,8 +2,8 @@
 
 An intent is stated at every meeting with the service, and again before it ends. Where no introduction stands it is
 stated again all the same, ever more rarely: whatever kept the introduction away (a message lost, a clock set wrong)
-may be over, and nobody else would say so. An offer goes out at once, though few in a row, and no more than one a second; it is repeated,
-ever more rarely, while there is no session.
+may be over, and nobody else would say so. An offer goes out at once, though few in a row, and no more than one a
+second; it is repeated, ever more rarely, while there is no session.
 
 This decides when; what is said, its parent makes.
 """

@@ -12,7 +12,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _PRIVATE = tuple(
     ipaddress.ip_network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
+    for text in (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "fc00::/7",
+        "fe80::/10",
+    )
 )
 
 FIRST_FREE_PORT = 1024
@@ -75,7 +83,7 @@ def is_one_host(address: Address, networks: Sequence[Network]) -> bool:
 
 
 def is_private(ip: str) -> bool:
-    """Whether the address means something only in its own network (RFC 1918, RFC 4193, link-local ones)."""
+    """Whether the address means something only in its own network (RFC 1918, RFC 6598, RFC 4193, link-local ones)."""
     address = ipaddress.ip_address(ip)
     return any(address in network for network in _PRIVATE)
 

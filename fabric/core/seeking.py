@@ -40,15 +40,19 @@ class Seeking:
         self._timers.set_if_unset(Seek.GUESS, now + GUESS_DELAY_S)
         self._timers.set_if_unset(Seek.TCP, now if udp_is_hopeless else now + TCP_DELAY_S)
 
-    def plan(self, now: Instant, *, is_best: bool, is_live: bool) -> None:
-        """After every change: nothing is looked for where nothing is better, or nobody can be told."""
+    def plan(self, now: Instant, *, is_best: bool, is_live: bool, is_hopeless: bool) -> None:
+        """After every change: nothing is looked for where nothing is better, or nobody can be told; and seldom where
+        nothing is known that could open."""
         if is_best:
             self._timers.clear()
             self._made = 0
         elif not is_live:
             self._timers.cancel(Seek.OFFER)
-        elif self._timers.set_if_unset(Seek.OFFER, now + INTERVALS_S[min(self._made, len(INTERVALS_S) - 1)]):
+        elif self._timers.set_if_unset(Seek.OFFER, now + self._interval_s(is_hopeless=is_hopeless)):
             self._made += 1
+
+    def _interval_s(self, *, is_hopeless: bool) -> float:
+        return INTERVALS_S[-1 if is_hopeless else min(self._made, len(INTERVALS_S) - 1)]
 
     def note_heard(self) -> None:
         """The peer has said it: the own turn comes an interval later."""

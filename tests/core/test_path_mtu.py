@@ -32,7 +32,7 @@ class Pipe:
         while self.now < ends:
             self.now += 0.05
             if self.is_busy:
-                self.mtu.handle_sealed(self.now)
+                self.mtu.handle_sealed(10, self.now)
             for size in self.mtu.take_due(self.now):
                 self.probes += 1
                 if size <= self.width and self._random.random() >= self.loss:
