@@ -5,17 +5,16 @@ Composes children and passes on; what one peer's news means for another peer is 
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
 from fabric.core.beacons import Beacons
 from fabric.core.channels import Channels
+from fabric.core.circle import Circle
 from fabric.core.credentials import Credentials
 from fabric.core.events import (
     Event,
-    ForgetRecord,
     LinkUnwanted,
     RelayLinkUnwanted,
     RelayLinkWanted,
@@ -28,7 +27,7 @@ from fabric.core.events import (
     StunNames,
 )
 from fabric.core.explain import Here, has_wide_ipv6
-from fabric.core.gates import Gates, draw_index
+from fabric.core.farewells import Farewells
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
 from fabric.core.own_addresses import Interface, OwnAddresses
@@ -38,11 +37,11 @@ from fabric.core.records import PeerRecord
 from fabric.core.reflexive import MAX_SERVERS, Reflexive
 from fabric.core.relays import ChannelsChanged, Relays, ResolvedRelay
 from fabric.core.settings import Settings
-from fabric.core.status import PeerState, PeerStatus
+from fabric.core.status import PeerStatus
 from fabric.core.surroundings import Surroundings
 from fabric.core.wants import Wants
 from fabric.dataplane.contract import Control, Lane, Traffic
-from fabric.errors import AuthenticationError, CertificateError, DecodeError
+from fabric.errors import AuthenticationError, DecodeError
 from fabric.identity.bundle import BundleSecrets
 from fabric.identity.certificate import Certificate
 from fabric.identity.name import parse_name
@@ -66,7 +65,6 @@ from fabric.wire.rendezvous import (
     ToEndpoint,
     ToService,
     Welcome,
-    WithdrawIntent,
     Withdrawn,
 )
 
@@ -99,7 +97,9 @@ class Node:
         self._started_unix = calendar.unix(now)
         self._reflexive = Reflexive(draw, settings.stun_interval_s)
         self._own = OwnAddresses(self._reflexive)
+        self._peers = Circle(identity, draw)
         self._channels = Channels(identity, draw)
+        self._farewells = Farewells(self._channels)
         self._relays = Relays(identity, draw, now)
         self._beacons = Beacons()
         self._passing = Passing()
@@ -110,20 +110,15 @@ class Node:
             calendar,
             draw,
             settings,
-            self._allocate_index,
-            self._allocate_gate_index,
-            self._is_overlay,
-            self._check_address,
+            self._peers.allocate_index,
+            self._peers.allocate_gate_index,
+            self._peers.is_overlay,
+            self._peers.check_address,
             self._can_pass_on,
             self.here,
             lambda: self._reflexive.interval_s,
         )
-        self._connected: set[str] = set()
         self._wants = Wants()
-        self._peers: dict[str, Peer] = {}
-        self._gates: Gates[Peer] = Gates()
-        self._deadlines: dict[str, Instant] = {}
-        self._removed: set[str] = set()
         self._events: deque[Event] = deque()
         self._transmits: deque[Transmit] = deque()
         self._messages: deque[tuple[int, ToService]] = deque()
@@ -251,19 +246,19 @@ class Node:
         """A TCP connection stands. One that was taken belongs to nobody until a peer speaks on it."""
         is_taken = asked is None
         if asked is not None:
-            for peer in self._peers.values():
+            for peer in self._peers:
                 is_taken |= peer.handle_link(link, asked, now)
                 self._settle_peer(peer, now)
         if not is_taken:
             self._events.append(LinkUnwanted(link))
 
     def handle_link_lost(self, link: Address, now: Instant) -> None:
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.handle_link_lost(link, now)
             self._settle_peer(peer, now)
 
     def handle_connect_failed(self, to: Address, why: str, now: Instant) -> None:
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.handle_connect_failed(to, why, now)
             self._settle_peer(peer, now)
 
@@ -279,7 +274,7 @@ class Node:
     def handle_too_long(self, refused: Sequence[tuple[Address, int]], now: Instant) -> None:
         """The own device refused datagrams to these for their length in bytes."""
         for to, payload_bytes in refused:
-            for peer in self._peers.values():
+            for peer in self._peers:
                 peer.handle_too_long(to, payload_bytes, now)
                 self._settle_peer(peer, now)
 
@@ -309,7 +304,7 @@ class Node:
     def handle_service_lost(self, link: int, now: Instant) -> None:
         if self._channels.handle_lost(link):
             self._messages.clear()
-            for peer in list(self._peers.values()):
+            for peer in self._peers:
                 peer.handle_service(up=False, now=now)
             self._settle_all(now)
         self._settle_own()
@@ -343,7 +338,7 @@ class Node:
         Raises `DecodeError` for a name that this network can't have.
         """
         parse_name(peer, self._identity.network)
-        self._removed.discard(peer)
+        self._farewells.take_back(peer)
         known = self._peers.get(peer)
         if known is None and peer != self._identity.name:
             self._admit(PeerRecord(name=peer, fingerprint=fingerprint), since_unix=0.0, now=now)
@@ -354,13 +349,13 @@ class Node:
 
     def remove(self, peer: str, now: Instant) -> bool:
         """Ends it at once on both sides and forgets all about the peer. False where there is no such peer."""
-        known = self._peers.pop(peer, None)
+        known = self._peers.get(peer)
         if known is None:
             return False
         known.close(CloseReason.WITHDRAWN, now)
         self._take_from(known)
         self._forget_all_of(peer)
-        self._withdraw(peer)
+        self._farewells.say(peer)
         self._settle_own()
         return True
 
@@ -394,13 +389,13 @@ class Node:
         """The wall clock was set: every life that it measures is looked at again."""
         by_s, self._calendar.offset = offset - self._calendar.offset, offset
         self._credentials.handle_clock_set(now)
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.handle_clock_set(by_s, now)
         self._settle_all(now)
 
     def close(self, now: Instant) -> None:
         """The daemon stops: peers are told, so that they need not find out."""
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.close(CloseReason.STOPPED, now)
         self._settle_all(now)
 
@@ -410,8 +405,7 @@ class Node:
         self._relays.handle_timeout(now)
         self._send_beacons(now)
         self._credentials.handle_timeout(now, is_service_up=self._channels.is_up)
-        for name in [name for name, due in self._deadlines.items() if due <= now]:
-            peer = self._peers[name]
+        for peer in self._peers.due(now):
             had_path = peer.has_path
             peer.handle_timeout(now)
             if had_path and not peer.has_path:
@@ -423,9 +417,8 @@ class Node:
     # what the driver takes out
 
     def next_timeout(self) -> Instant | None:
-        machines = (self._reflexive, self._credentials, self._relays, self._beacons)
-        own = (machine.next_timeout() for machine in machines)
-        return min((at for at in (*own, *self._deadlines.values()) if at is not None), default=None)
+        machines = (self._reflexive, self._credentials, self._relays, self._beacons, self._peers)
+        return min((at for at in (machine.next_timeout() for machine in machines) if at is not None), default=None)
 
     def poll_event(self) -> Event | None:
         return self._events.popleft() if self._events else None
@@ -438,19 +431,20 @@ class Node:
         return self._messages.popleft() if self._messages else None
 
     def status(self, now: Instant) -> tuple[PeerStatus, ...]:
-        return tuple(self._peers[name].status(now) for name in sorted(self._peers))
+        return tuple(peer.status(now) for peer in sorted(self._peers, key=lambda peer: peer.name))
 
     # inside
 
     def _restore(self, records: Sequence[PeerRecord], now: Instant) -> None:
         for record in records:
             if record.removed:
-                self._removed.add(record.name)
+                self._farewells.restore(record.name)
             else:
                 self._admit(record, since_unix=self._started_unix, now=now)
 
     def _admit(self, record: PeerRecord, *, since_unix: float, now: Instant) -> None:
-        peer = self._peers[record.name] = Peer(self._around, record, since_unix, is_service_up=self._channels.is_up)
+        peer = Peer(self._around, record, since_unix, is_service_up=self._channels.is_up)
+        self._peers.add(peer)
         self._events.append(StoreRecord(record))
         if record.grant is not None:
             self._relays.handle_granted(record.name, record.grant, tuple(RelayPlace(*r) for r in record.relays), now)
@@ -461,7 +455,7 @@ class Node:
 
     def _handle_gated_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
         gated = decode_gated(payload)
-        peer = self._gates.find(gated.gate_index)
+        peer = self._peers.find(gated.gate_index)
         if peer is None:
             self.counters["unknown_gate"] += 1
             return
@@ -483,7 +477,7 @@ class Node:
             case Refused(regarding=regarding, why=why):
                 self._events.append(ServiceRefused(regarding, why))
             case IntentNoted(peer=name):
-                self._handle_noted(name)
+                self._farewells.handle_noted(name)
             case _:
                 self.counters["unexpected_message"] += 1
 
@@ -521,9 +515,8 @@ class Node:
         self._reflexive.handle_timeout(now)
         if self._identity.bundle is not None:
             self._channels.say(PublishBundle(self._identity.bundle))
-        for name in sorted(self._removed):
-            self._withdraw(name)
-        for peer in list(self._peers.values()):
+        self._farewells.say_all()
+        for peer in self._peers:
             peer.handle_service(up=True, now=now)
         self._settle_all(now)
 
@@ -531,13 +524,13 @@ class Node:
         if not crl or not self._identity.trust.update_revocations(crl):
             return
         self._events.append(RevocationsReplaced(crl))
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.handle_trust_changed(now)
         self._settle_all(now)
 
     def _handle_renewed_untrusted(self, certificate: bytes, now: Instant) -> None:
         if self._credentials.handle_renewed_untrusted(certificate, now):
-            for peer in self._peers.values():
+            for peer in self._peers:
                 peer.handle_own_certificate(now)
             self._settle_all(now)
 
@@ -549,58 +542,21 @@ class Node:
         self._settle_peer(known, now)
         return True
 
-    def _withdraw(self, peer: str) -> None:
-        """A mark stays on stable storage, and the service is told at every meeting, until it has noted it."""
-        self._removed.add(peer)
-        self._events.append(StoreRecord(PeerRecord(name=peer, enabled=False, removed=True)))
-        self._channels.say(WithdrawIntent(peer))
-
-    def _handle_noted(self, peer: str) -> None:
-        if peer in self._removed:
-            self._removed.discard(peer)
-            self._events.append(ForgetRecord(peer))
-
     def _spread_candidates(self, *, moved: bool, now: Instant) -> None:
         candidates, nat, networks = self._own.candidates(), self._reflexive.nat, self._own.networks
         self._relays.set_interval(self._reflexive.interval_s)
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.handle_local(candidates, nat, networks, moved=moved, now=now)
         self._settle_all(now)
-
-    def _allocate_index(self) -> int:
-        """Returns a random index (so that nothing can be told from it) that no session of this node uses."""
-        while True:
-            index = int.from_bytes(self._draw(4))
-            if not any(peer.holds(index) for peer in self._peers.values()):
-                return index
-
-    def _allocate_gate_index(self) -> int:
-        return draw_index(self._draw, {peer.papers.record.gate_index for peer in self._peers.values()})
-
-    def _certificates(self) -> list[Certificate]:
-        """The own one, and the peers' that hold."""
-        papers = [peer.papers for peer in self._peers.values()]
-        held = [each.certificate for each in papers if each.certificate is not None and not each.void]
-        return [self._identity.certificate, *held]
-
-    def _is_overlay(self, ip: str) -> bool:
-        address = ipaddress.ip_address(ip)
-        return any(address in certificate.addresses for certificate in self._certificates())
-
-    def _check_address(self, certificate: Certificate) -> None:
-        """An address belongs to one name: a certificate that claims another's is refused (protocol.md section 9)."""
-        for other in self._certificates():
-            if other.name != certificate.name and not set(certificate.addresses).isdisjoint(other.addresses):
-                raise CertificateError(f"{certificate.name} claims an address of {other.name}")
 
     # third parties
 
     def _can_pass_on(self, to: str) -> bool:
         """Whether there is a peer in reach that may know `to` as well."""
-        return self._settings.ask_peers and bool(self._connected - {to})
+        return self._settings.ask_peers and bool(self._peers.connected - {to})
 
     def _pass_on(self, offer: SendOffer) -> None:
-        for name in self._passing.choose(self._connected, offer.to):
+        for name in self._passing.choose(self._peers.connected, offer.to):
             self._peers[name].pass_on(Forward(offer.to, offer.envelope))
 
     def _handle_forward_untrusted(self, peer: Peer, control: Control, now: Instant) -> None:
@@ -633,13 +589,14 @@ class Node:
     def _settle_all(self, now: Instant) -> None:
         """After what concerns every peer; all else settles only whom it concerns, for a node may have thousands."""
         self._settle_own()
-        for peer in self._peers.values():
+        for peer in self._peers:
             self._settle_peer(peer, now)
         self._settle_relays(now)
 
     def _settle_own(self) -> None:
         self._messages.extend(drain(self._channels.poll_message))
         self._transmits.extend(drain(self._reflexive.poll_transmit))
+        self._events.extend(drain(self._farewells.poll_event))
         self._events.extend(drain(self._credentials.poll_event))
 
     def _settle_relays(self, now: Instant) -> None:
@@ -656,39 +613,30 @@ class Node:
 
     def _settle_peer(self, peer: Peer, now: Instant) -> None:
         self._take_from(peer)
-        due = peer.next_timeout()
-        if due is not None:
-            self._deadlines[peer.name] = due
-        else:
-            self._deadlines.pop(peer.name, None)
-        self._gates.set(peer.name, peer, peer.gate_index)
-        (self._connected.add if peer.state is PeerState.CONNECTED else self._connected.discard)(peer.name)
+        self._peers.note(peer)
         self._events.extend(self._wants.note(peer))
         if peer.take_doubt():
             self._relays.doubt(now)  # the way to the relays may have gone with it, and is wanted next
+        observed = peer.take_observed()
+        if observed is not None and self._own.handle_observed(peer.name, observed):
+            self._spread_candidates(moved=False, now=now)
         if not peer.is_introduced:
             self._relays.forget(peer.name)
             self._beacons.forget(peer.name)
         elif self._settings.find_on_lan and not self._beacons.knows(peer.name):
             self._beacons.add(peer.name, now)
 
-    def _is_wanted_by_another(self, peer: Peer, link: Address) -> bool:
-        """A peer may have named another's address as its own, and must not be able to have its connections closed."""
-        return any(other.lives_on(link) for other in self._peers.values() if other is not peer)
-
     def _forget_all_of(self, peer: str) -> None:
-        self._deadlines.pop(peer, None)
-        self._gates.close(peer)
+        self._peers.remove(peer)
         self._events.extend(self._wants.forget(peer))
         self._relays.forget(peer)
         self._beacons.forget(peer)
         self._passing.forget(peer)
-        self._connected.discard(peer)
 
     def _take_from(self, peer: Peer) -> None:
         events: Iterator[Event] = drain(peer.poll_event)
         for event in events:
-            if not (isinstance(event, LinkUnwanted) and self._is_wanted_by_another(peer, event.link)):
+            if not (isinstance(event, LinkUnwanted) and self._peers.is_wanted_by_another(peer, event.link)):
                 self._events.append(event)
         self._transmits.extend(drain(peer.poll_transmit))
         said: list[ToService] = list(drain(peer.poll_message))

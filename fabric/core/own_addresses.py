@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fabric.core.machine import Instant
-from fabric.core.reach import is_private
+from fabric.core.reach import is_one_host, is_private
 from fabric.core.reflexive import Reflexive
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
 from fabric.wire.offer import MAX_CANDIDATES
 
 LEAST_DOORS = 8
 """Room for TCP in an offer, whatever there is of UDP."""
+
+MAX_OBSERVERS = 4
+"""Peers whose word counts: a NAT shows all of them the same, or each something of no use to another."""
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
@@ -27,6 +31,7 @@ class OwnAddresses:
         self._mapped: tuple[Address, ...] = ()
         self._tcp: tuple[Address, ...] = ()
         self._is_listening = False
+        self._observed: dict[str, Address] = {}
 
     @property
     def port(self) -> int:
@@ -45,8 +50,19 @@ class OwnAddresses:
         """What servers saw from the old network is worth nothing in the new one."""
         self._interfaces, self._port = tuple(sorted(set(interfaces), key=lambda i: (i.version, i))), port
         self._tcp = ()
+        self._observed.clear()
         self._reflexive.handle_hosts([str(interface.ip) for interface in self._interfaces])
         self._reflexive.handle_moved(now)
+
+    def handle_observed(self, peer: str, address: Address) -> bool:
+        """A peer says where it sees the UDP port: what there is to go by where no server answers. Returns whether that
+        is news. One address a peer, the newest, so that none can name many; and none that only it would see."""
+        if address.transport is not Transport.UDP or is_private(address.ip) or not is_one_host(address, self.networks):
+            return False
+        before = self._fallback()
+        if peer in self._observed or len(self._observed) < MAX_OBSERVERS:
+            self._observed[peer] = replace(address, via=0)
+        return self._fallback() != before
 
     def handle_mapped(self, addresses: Sequence[Address]) -> bool:
         """Ports that a router forwards to this one. Returns whether that is news."""
@@ -73,7 +89,7 @@ class OwnAddresses:
             return ()
         hosts = [Address(str(i.ip), self._port) for i in self._interfaces]
         found = [Candidate(CandidateKind.HOST, address) for address in hosts]
-        found += _others(CandidateKind.REFLEXIVE, self._reflexive.addresses, found)
+        found += _others(CandidateKind.REFLEXIVE, self._reflexive.addresses or self._fallback(), found)
         found += _others(CandidateKind.MAPPED, self._mapped_or_forwarded(Transport.UDP), found)
         doors: list[Candidate] = []
         if self._is_listening or self._tcp:
@@ -88,6 +104,10 @@ class OwnAddresses:
         """Whether TCP connections from one port show different ones outside."""
         nat = self._reflexive.nat
         return nat.mapping.is_dependent or (not nat.carries_udp and len(self._tcp) > len(_ips(self._tcp)))
+
+    def _fallback(self) -> tuple[Address, ...]:
+        """What peers say, while no server does."""
+        return () if self._reflexive.addresses else tuple(dict.fromkeys(self._observed.values()))
 
     def _mapped_or_forwarded(self, transport: Transport) -> list[Address]:
         """A NAT that shows every server another port tells nothing of the port that a person may have forwarded."""

@@ -110,6 +110,7 @@ class Peer:
         self._told: tuple[tuple[Candidate, ...], NatBehaviour] | None = None
         self._steering: tuple[Address, int, Address | None] | None = None
         self._is_doubtful = False
+        self._observed: Address | None = None
         self._service_up = is_service_up
         self._last_seen: Instant | None = None
         self._trouble = ""
@@ -245,6 +246,11 @@ class Peer:
         was, self._is_doubtful = self._is_doubtful, False
         return was
 
+    def take_observed(self) -> Address | None:
+        """Returns where the peer saw the own UDP port, once for each time that it said so."""
+        observed, self._observed = self._observed, None
+        return observed
+
     def pass_on(self, message: Forward | Forwarded) -> bool:
         """Says in the session what concerns a third party; False where there is none to say it in."""
         live, primary = self._keying.live, self._paths.primary
@@ -307,8 +313,8 @@ class Peer:
                 if self._gateway.is_open:
                     self._transmits.append(Transmit(source, self._gateway.wrap(ProbeReply(token, source))))
                     self._paths.handle_probe(source, now)
-            case ProbeReply(token=token):
-                self._handle_reply(token, source, now)
+            case ProbeReply(token=token, observed=observed):
+                self._handle_reply(token, source, observed, now)
             case Call():
                 if self._gateway.is_open:
                     self._keying.want()
@@ -325,8 +331,8 @@ class Peer:
                     control.local_index, encode_control(ProbeReply(token, control.source)), control.source
                 )
                 self._paths.handle_probe(control.source, now)
-            case ProbeReply(token=token):
-                self._handle_reply(token, control.source, now)
+            case ProbeReply(token=token, observed=observed):
+                self._handle_reply(token, control.source, observed, now)
             case Close(reason=reason):
                 if not self._keying.is_left(control.local_index):
                     self._handle_close(reason, now)
@@ -562,8 +568,10 @@ class Peer:
 
     # paths
 
-    def _handle_reply(self, token: bytes, source: Address, now: Instant) -> None:
+    def _handle_reply(self, token: bytes, source: Address, observed: Address, now: Instant) -> None:
         rtt_s = self._paths.handle_reply(token, source, now)
+        if rtt_s is not None and source.transport is Transport.UDP and not source.via:
+            self._observed = observed
         ping = self._pings.pop(token, None)
         primary = self._paths.primary
         if rtt_s is not None and ping is not None and primary is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from fabric.core.beacons import INTERVALS_S, SPACING_S, Beacons
 from fabric.core.machine import drain
 from fabric.core.node import BEACON_GROUP
+from fabric.core.own_addresses import MAX_OBSERVERS, OwnAddresses
 from fabric.core.passing import BURST, MAX_PASSERS, Passing
 from fabric.core.passing import SPACING_S as PASSING_SPACING_S
+from fabric.core.reflexive import Reflexive
 from fabric.core.settings import Settings
 from fabric.dataplane.contract import Control
-from fabric.wire.address import Address
+from fabric.wire.address import Address, CandidateKind
 from fabric.wire.path import Forward, Forwarded, encode_control
 from tests.core.village import Village
 
@@ -44,6 +47,23 @@ def test_two_that_move_at_once_find_each_other_by_a_common_peer() -> None:
     began = village.now
     assert village.run_until(lambda: are_steered(village), 30.0)
     assert village.now - began < 15.0
+
+
+def test_what_a_peer_sees_of_us_is_told_to_others_while_no_server_says_it() -> None:
+    own = OwnAddresses(Reflexive(bytes, 20.0))
+    own.handle_interfaces([ipaddress.ip_interface("192.168.4.4/24")], 5000, 0.0)
+    seen = Address("198.51.100.9", 6000)
+    assert own.handle_observed(B, seen)
+    assert not own.handle_observed(C, seen)
+    assert seen in {candidate.address for candidate in own.candidates()}
+    assert own.handle_observed(B, Address("198.51.100.9", 6001))
+    for lie in ("10.0.0.1", "127.0.0.1", "224.0.0.1", "0.0.0.0", "192.168.4.255"):
+        assert not own.handle_observed(B, Address(lie, 6000))
+    for number in range(1, 50):
+        own.handle_observed(f"p{number}.home", Address(f"203.0.113.{number}", 9))
+    assert len([c for c in own.candidates() if c.kind is CandidateKind.REFLEXIVE]) <= MAX_OBSERVERS
+    own.handle_interfaces([ipaddress.ip_interface("192.168.5.5/24")], 5000, 1.0)
+    assert [c.kind for c in own.candidates()] == [CandidateKind.HOST]
 
 
 def test_the_loss_of_the_service_with_a_wish_overdue_keeps_nobody_busy() -> None:
