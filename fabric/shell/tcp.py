@@ -27,7 +27,7 @@ from fabric.shell.framing import MAX_FRAMED_BYTES
 from fabric.shell.log import Log
 from fabric.shell.tcp_link import Receive, TcpLink
 from fabric.shell.tcp_reflexive import TcpReflexive
-from fabric.shell.tcp_stream import OpeningError, close_at_once, open_listener, open_stream, prepare_stream
+from fabric.shell.tcp_stream import OpeningError, close_at_once, open_listeners, open_stream, prepare_stream
 from fabric.wire.address import Address, Target, Transport
 
 CONNECT_S = 8.0
@@ -43,6 +43,9 @@ MAX_UNVOUCHED_PER_SOURCE = 8
 
 MAX_LINKS = 256
 """With the extra UDP sockets below what a process may have open; no host keeps so many peers by TCP."""
+
+LISTEN_AGAIN_S = 5.0
+"""Where another program has the port."""
 
 _READ_BYTES = 256 << 10
 _ACCEPTED_AT_ONCE = 16
@@ -212,24 +215,32 @@ class TcpLinks:
     # listening
 
     async def _listen(self, scope: trio.CancelScope) -> None:
-        listeners: list[socket.socket] = []
         with scope:
+            listeners = await self._open_listeners()
+            self._tell_listening(up=bool(listeners))
             try:
-                for family in (socket.AF_INET, socket.AF_INET6):
-                    if (listener := open_listener(family, self._port)) is not None:
-                        listeners.append(listener)
-                self._tell_listening(up=bool(listeners))
                 async with trio.open_nursery() as nursery:
                     for listener in listeners:
                         nursery.start_soon(self._accept, listener)
                     nursery.start_soon(self._ask_servers)
-            except OSError as error:
-                _log.warning("no TCP connections are taken", port=self._port, why=error.strerror)
             finally:
                 for listener in listeners:
                     listener.close()
         if self._listening in (None, scope):
             self._tell_listening(up=False)
+
+    async def _open_listeners(self) -> list[socket.socket]:
+        """Waits for the port where another program has it: mostly that is a connection, and ends."""
+        has_said = False
+        while True:
+            try:
+                return open_listeners(self._port)
+            except OSError as error:
+                if not has_said:
+                    _log.warning("no TCP connections are taken yet", port=self._port, why=error.strerror)
+                    self._tell_listening(up=False)
+                has_said = True
+            await trio.sleep(LISTEN_AGAIN_S)
 
     def _tell_listening(self, *, up: bool) -> None:
         if self._user is not None:

@@ -46,16 +46,24 @@ class OpeningError(Exception):
         self.took_time = took_time
 
 
-def open_listener(family: socket.AddressFamily, port: int) -> socket.socket | None:
-    """Returns None where the host lacks the family. Raises `OSError` where another program has the port."""
+def open_listeners(port: int) -> list[socket.socket]:
+    """Returns one for each family that the host has. Raises `OSError` where another program has the port."""
+    listeners: list[socket.socket] = []
     try:
-        listener = _bound(family, port)
-    except OSError as error:
-        if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            return None
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                listener = _bound(family, port)
+            except OSError as error:
+                if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    continue
+                raise
+            listeners.append(listener)
+            listener.listen(BACKLOG)
+    except BaseException:
+        for listener in listeners:
+            listener.close()
         raise
-    listener.listen(BACKLOG)
-    return listener
+    return listeners
 
 
 async def open_stream(port: int, to: Address, patience_s: float) -> socket.socket:

@@ -247,6 +247,21 @@ async def test_a_port_that_another_program_has_is_told(ends: tuple[End, End]) ->
         assert ann.failed == [(ends[1].address, "address already in use")]
 
 
+async def test_a_port_that_another_program_gives_back_is_taken(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LISTEN_AGAIN_S", 0.02)
+    ann, bob = ends
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", ann.port))
+        ann.links.listen(wanted=True)
+        await until(lambda: ann.listening)
+    await until(lambda: len(ann.listening) == 2)
+    assert ann.listening == [False, True]
+    bob.links.connect(ann.address)
+    await until(lambda: bob.up)
+
+
 async def test_numbers_are_never_used_again_and_a_pair_of_ports_is_free_at_once(ends: tuple[End, End]) -> None:
     ann, bob = ends
     seen = set()
