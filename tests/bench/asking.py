@@ -12,7 +12,7 @@ from fabric.lab import Endpoint, LabError
 from fabric.lab.overlay import describe
 from fabric.lab.product import until
 from fabric.shell.control_client import ControlClient
-from fabric.shell.control_wire import AnyAnswer, AnyQuestion, AskWait, Connected
+from fabric.shell.control_wire import AnyAnswer, AnyQuestion, AskStatus, AskWait, Connected, EndpointReport, Status
 
 Pair = tuple[Endpoint, Endpoint]
 
@@ -20,6 +20,14 @@ Pair = tuple[Endpoint, Endpoint]
 def ask(endpoint: Endpoint, question: AnyQuestion, within_s: float = 10.0) -> AnyAnswer:
     with ControlClient(endpoint.state / "control.sock") as client:
         return client.ask(question, within_s)
+
+
+def report(endpoint: Endpoint) -> EndpointReport:
+    """What the daemon says of itself."""
+    answer = ask(endpoint, AskStatus())
+    if not isinstance(answer, Status):
+        raise LabError(f"{endpoint.name} tells no status: {answer}")
+    return answer.report.endpoint
 
 
 def path_kind(here: Endpoint, there: Endpoint) -> str:

@@ -28,11 +28,10 @@ from os import cpu_count
 from random import Random
 
 from fabric.lab import Endpoint, Lab, Nat, Overlay, Weather
-from fabric.lab.overlay import side_by_side
 from fabric.lab.product import until
 from fabric.lab.traffic import frame, raw_socket
 from fabric.shell.control_wire import AskAdd, AskRemove, AskWait, Connected
-from tests.bench.asking import Pair, ask, path_kind
+from tests.bench.asking import Pair, ask, path_kind, report
 from tests.bench.fabric_tunnel import DEVICE
 from tests.bench.gauges import machine_seconds
 
@@ -132,9 +131,9 @@ class _Town:
         }
         self._endpoints = overlay.endpoints(places)
         everybody = list(self._endpoints.values())
-        until(lambda: all(side_by_side([partial(_is_served, each) for each in everybody])), "all are served", 60)
+        until(lambda: all(report(each).discovery == "connected" for each in everybody), "all are served", 60)
         time.sleep(SETTLED_S)
-        self._macs = {each.name: str(each.status()["endpoint"]["mac"]) for each in everybody}
+        self._macs = {each.name: report(each).mac for each in everybody}
         self._groups = {name: _shares(pairs, size.pairs) for name, pairs in self._all_pairs().items()}
 
     def _all_pairs(self) -> dict[Group, list[Pair]]:
@@ -177,10 +176,6 @@ class _Town:
             ask(here, AskRemove(there.name))
         kinds = " x ".join(each.host.site.kind.label for each in pair)
         return Meeting(group.value, rtt_ms, kinds, _since(stated, came), _since(stated, direct), path)
-
-
-def _is_served(endpoint: Endpoint) -> bool:
-    return bool(endpoint.status()["endpoint"]["discovery"] == "connected")
 
 
 def _shares(pairs: Sequence[Pair], count: int) -> list[list[Pair]]:
