@@ -368,7 +368,7 @@ def test_gate_and_share_outlive_whatever_the_service_says(village: Village) -> N
     do(village, B, lambda node: node.disable(A, village.now))
     village.run(1.0)
     assert state(village, A, B) is PeerState.PENDING
-    assert village.houses[A].node._gates.count == 0, "the gate entry is gone"
+    assert village.houses[A].node._peers.open_gates == 0, "the gate entry is gone"
     do(village, B, lambda node: node.enable(A, village.now))
     assert village.run_until(lambda: village.are_connected(A, B))
     after = village.houses[A].records[B]
@@ -384,12 +384,12 @@ def test_two_gates_never_share_an_index() -> None:
 
     for house in village.houses.values():
         object.__setattr__(house.node._around, "draw", poor)
-        house.node._draw = poor
+        house.node._peers._draw = poor
     village.meet(A, B)
     village.meet(A, C)
     records = village.houses[A].records
     assert records[B].gate_index != records[C].gate_index
-    assert village.houses[A].node._gates.count == 2
+    assert village.houses[A].node._peers.open_gates == 2
 
 
 # ends
@@ -405,7 +405,7 @@ def test_the_end_of_an_intent_ends_the_session_on_both_sides() -> None:
     village.run(30.0)
     assert village.houses[A].lane.installed == set()
     assert village.houses[B].lane.installed == set()
-    assert village.houses[A].node._gates.count == 0
+    assert village.houses[A].node._peers.open_gates == 0
     assert "intent" in village.houses[A].status(B, village.now).why
 
 
@@ -426,7 +426,7 @@ def test_a_gate_ends_with_the_certificate_and_opens_for_the_next() -> None:
         village.build(name)
     village.meet(A, B)
     village.run(110.0)
-    assert village.houses[A].node._gates.count == 0
+    assert village.houses[A].node._peers.open_gates == 0
     assert "expired" in village.houses[A].status(B, village.now).why
     from fabric.wire.rendezvous import Renewed
 
@@ -447,7 +447,7 @@ def test_a_peer_that_was_revoked_while_we_were_off_finds_no_gate(village: Villag
     village.town.identity(A).trust.update_revocations(crl)
     village.is_service_up = False
     restarted = village.build(A, house.records)
-    assert restarted.node._gates.count == 0
+    assert restarted.node._peers.open_gates == 0
     village.run(1.0)
     assert "revoked" in restarted.status(B, village.now).why
 
