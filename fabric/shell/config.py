@@ -24,7 +24,7 @@ STATE_VARIABLE = "FABRIC_STATE"
 PREFIX = "FABRIC_"
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
-HostAndPort = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$", max_length=260)]
+HostAndPort = Annotated[str, msgspec.Meta(max_length=260)]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,18 +80,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def load_config(state: Path, environment: Mapping[str, str], options: Mapping[str, object] | None = None) -> Config:
     """Returns the configuration of the daemon that keeps its state in `state`. Raises `ConfigurationError`."""
-    config = load_settings(Config, state / "config.toml", environment, PREFIX, options)
+    return load_settings(Config, state / "config.toml", environment, PREFIX, options, _check)
+
+
+def _check(config: Config) -> None:
     for setting, places in (("service", config.service), ("stun", config.stun)):
         for place in places:
-            _check_place(setting, place)
-    return config
-
-
-def _check_place(setting: str, place: str) -> None:
-    try:
-        split_host(place)
-    except DecodeError as error:
-        raise ConfigurationError(f"{setting}: {error}") from None
+            try:
+                split_host(place)
+            except DecodeError as error:
+                raise ConfigurationError(f"{setting}: {error}") from None
 
 
 def control_path(state: Path, config: Config) -> Path:

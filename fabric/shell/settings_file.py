@@ -6,7 +6,7 @@ Each place wins over those before it, and a mistake is blamed on the place that 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -23,17 +23,19 @@ def load_settings(
     environment: Mapping[str, str],
     prefix: str,
     options: Mapping[str, object] | None,
+    check: Callable[[ConfigT], None] = lambda _settings: None,
 ) -> ConfigT:
     """Returns the settings as `form` has them: the line `port` of the file has its twin in `prefix` + `PORT`.
 
-    A file that is not there sets nothing; so does an option that is None. Raises `ConfigurationError`.
+    A file that is not there sets nothing; so does an option that is None. `check` looks at what a type can't tell, and
+    raises `ConfigurationError`, as this does.
     """
     settings = _read_file(path)
-    _convert(form, settings, str(path))
+    _convert(form, settings, str(path), check)
     settings |= _from_environment(form, environment, prefix)
-    _convert(form, settings, "the environment")
+    _convert(form, settings, "the environment", check)
     settings |= {key: value for key, value in (options or {}).items() if value is not None}
-    return _convert(form, settings, "the command line")
+    return _convert(form, settings, "the command line", check)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -55,11 +57,17 @@ def _from_environment(form: type[ConfigT], environment: Mapping[str, str], prefi
     return settings
 
 
-def _convert(form: type[ConfigT], settings: Mapping[str, Any], origin: str) -> ConfigT:
+def _convert(
+    form: type[ConfigT], settings: Mapping[str, Any], origin: str, check: Callable[[ConfigT], None]
+) -> ConfigT:
     try:
-        return msgspec.convert(settings, form, strict=False)
+        converted = msgspec.convert(settings, form, strict=False)
+        check(converted)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{origin}: {_explain(form, str(error), settings)}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{origin}: {error}") from None
+    return converted
 
 
 def _explain(form: type[ConfigT], complaint: str, settings: Mapping[str, Any]) -> str:
@@ -69,4 +77,6 @@ def _explain(form: type[ConfigT], complaint: str, settings: Mapping[str, Any]) -
         strange = sorted(set(settings) - known)
         return f'there is no setting "{strange[0]}"; known are {", ".join(sorted(known))}'
     said, _, where = complaint.partition(" - at `$.")
+    if said.startswith("Expected `bool`"):
+        said = "Write true or false"
     return f"{where.rstrip('`').partition('[')[0]}: {said[0].lower()}{said[1:]}"

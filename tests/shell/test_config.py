@@ -90,7 +90,12 @@ def test_the_control_socket_lies_in_the_state_directory_unless_it_is_put_elsewhe
 
 
 @pytest.mark.parametrize("setting", ["service", "stun"])
-@pytest.mark.parametrize("place", ["a..example:443", "a.example:99999", "a.example:0"])
+@pytest.mark.parametrize("place", ["a..example:443", "a.example:99999", "a.example:0", "a.example"])
 def test_a_place_that_cannot_be_is_said_in_one_sentence(tmp_path: Path, setting: str, place: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^{setting}: .*is no "):
+    with pytest.raises(ConfigurationError, match=rf"config.toml: {setting}: .*is no "):
         load_config(written(tmp_path, f'{setting} = ["{place}"]'), {})
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^the environment: port_mapping: write true or false$"):
+        load_config(tmp_path, {"FABRIC_PORT_MAPPING": "maybe"})
