@@ -19,19 +19,17 @@ from fabric.core.events import (
     RelayLinkUnwanted,
     RelayLinkWanted,
     RelaysNamed,
-    RevocationsReplaced,
     ServiceAccepted,
-    ServiceRefused,
     ServiceRejected,
     StoreRecord,
     StunNames,
 )
 from fabric.core.explain import Here, has_wide_ipv6
 from fabric.core.farewells import Farewells
+from fabric.core.hearing import Hearing
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
 from fabric.core.own_addresses import Interface, OwnAddresses
-from fabric.core.passing import Passing
 from fabric.core.peer import Peer
 from fabric.core.records import PeerRecord
 from fabric.core.reflexive import MAX_SERVERS, Reflexive
@@ -39,6 +37,7 @@ from fabric.core.relays import ChannelsChanged, Relays, ResolvedRelay
 from fabric.core.settings import Settings
 from fabric.core.status import PeerStatus
 from fabric.core.surroundings import Surroundings
+from fabric.core.third_parties import ThirdParties
 from fabric.core.wants import Wants
 from fabric.dataplane.contract import Control, Lane, Traffic
 from fabric.errors import AuthenticationError, DecodeError
@@ -49,29 +48,19 @@ from fabric.wire.address import Address, Candidate
 from fabric.wire.beacon import GROUP_4, PORT
 from fabric.wire.datagram import DatagramKind, classify, decode_gated
 from fabric.wire.nat import NatBehaviour
-from fabric.wire.path import CloseReason, ControlKind, Forward, Forwarded, decode_control
+from fabric.wire.path import CloseReason
 from fabric.wire.rendezvous import (
-    DeliverOffer,
-    Granted,
-    IntentNoted,
-    Introduction,
     PublishBundle,
-    Refused,
     RelayPlace,
     Renew,
-    Renewed,
-    Revocations,
     SendOffer,
     ToEndpoint,
     ToService,
     Welcome,
-    Withdrawn,
 )
 
 BEACON_GROUP = Address(GROUP_4, PORT)
 """Whoever sends it knows the links of this host, and the group of the other family."""
-
-_FORWARD_KINDS = (ControlKind.FORWARD, ControlKind.FORWARDED)
 
 
 class Node:
@@ -97,13 +86,15 @@ class Node:
         self._started_unix = calendar.unix(now)
         self._reflexive = Reflexive(draw, settings.stun_interval_s)
         self._own = OwnAddresses(self._reflexive)
+        self.counters: Counter[str] = Counter()
         self._peers = Circle(identity, draw)
+        self._third_parties = ThirdParties(self._peers, self.counters, may_ask=settings.ask_peers)
         self._channels = Channels(identity, draw)
         self._farewells = Farewells(self._channels)
         self._relays = Relays(identity, draw, now)
         self._beacons = Beacons()
-        self._passing = Passing()
         self._credentials = Credentials(identity, calendar, now)
+        self._hearing = Hearing(identity, self._peers, self._relays, self._credentials, self._farewells, self.counters)
         self._around = Surroundings(
             identity,
             lane,
@@ -114,7 +105,7 @@ class Node:
             self._peers.allocate_gate_index,
             self._peers.is_overlay,
             self._peers.check_address,
-            self._can_pass_on,
+            self._third_parties.can_pass_on,
             self.here,
             lambda: self._reflexive.interval_s,
         )
@@ -122,7 +113,6 @@ class Node:
         self._events: deque[Event] = deque()
         self._transmits: deque[Transmit] = deque()
         self._messages: deque[tuple[int, ToService]] = deque()
-        self.counters: Counter[str] = Counter()
         self._restore(records, now)
         self._settle_all(now)
 
@@ -195,8 +185,10 @@ class Node:
         if peer is None:
             return
         try:
-            if control.payload[:1] and control.payload[0] in _FORWARD_KINDS:
-                self._handle_forward_untrusted(peer, control, now)
+            if self._third_parties.concern(control.payload):
+                concerned = self._third_parties.handle_control_untrusted(peer, control.payload, now)
+                if concerned is not None:
+                    self._settle_peer(concerned, now)
             else:
                 peer.handle_control_untrusted(control, now)
         except DecodeError:
@@ -465,39 +457,14 @@ class Node:
             self._settle_peer(peer, now)
 
     def _handle_said_untrusted(self, message: ToEndpoint, now: Instant) -> None:
-        match message:
-            case Introduction(peer=name) | Granted(peer=name) | Withdrawn(peer=name) | DeliverOffer(sender=name) if (
-                name in self._peers
-            ):
-                self._handle_said_of_untrusted(self._peers[name], message, now)
-            case Revocations(crl=crl):
-                self._handle_revocations_untrusted(crl, now)
-            case Renewed(certificate=certificate):
-                self._handle_renewed_untrusted(certificate, now)
-            case Refused(regarding=regarding, why=why):
-                self._events.append(ServiceRefused(regarding, why))
-            case IntentNoted(peer=name):
-                self._farewells.handle_noted(name)
-            case _:
-                self.counters["unexpected_message"] += 1
-
-    def _handle_said_of_untrusted(
-        self, peer: Peer, message: Introduction | Granted | Withdrawn | DeliverOffer, now: Instant
-    ) -> None:
         try:
-            match message:
-                case Introduction():
-                    peer.handle_introduction_untrusted(message, now)
-                case Granted(grant=grant, relays=relays):
-                    if peer.handle_granted(message, now):
-                        self._relays.handle_granted(peer.name, grant, relays, now)
-                case Withdrawn():
-                    peer.handle_withdrawn(now)
-                case DeliverOffer(envelope=envelope):
-                    peer.handle_envelope_untrusted(envelope, now)
+            if self._hearing.handle_message_untrusted(message, now):
+                self._settle_all(now)
         finally:
-            self._settle_peer(peer, now)
-            self._settle_relays(now)
+            peer = self._hearing.concerned(message)
+            if peer is not None:
+                self._settle_peer(peer, now)
+                self._settle_relays(now)
 
     def _handle_welcome(self, link: int, welcome: Welcome, *, was_up: bool, now: Instant) -> None:
         if math.isfinite(welcome.unix_time):
@@ -505,7 +472,8 @@ class Node:
         self._events.append(StunNames(welcome.stun[:MAX_SERVERS]))
         if not was_up:
             self._handle_service_up(now)
-        self._handle_revocations_untrusted(welcome.revocations, now)
+        if self._hearing.handle_revocations_untrusted(welcome.revocations, now):
+            self._settle_all(now)
 
     def _handle_service_up(self, now: Instant) -> None:
         """The service is in reach again: it is told all that matters."""
@@ -519,20 +487,6 @@ class Node:
         for peer in self._peers:
             peer.handle_service(up=True, now=now)
         self._settle_all(now)
-
-    def _handle_revocations_untrusted(self, crl: bytes, now: Instant) -> None:
-        if not crl or not self._identity.trust.update_revocations(crl):
-            return
-        self._events.append(RevocationsReplaced(crl))
-        for peer in self._peers:
-            peer.handle_trust_changed(now)
-        self._settle_all(now)
-
-    def _handle_renewed_untrusted(self, certificate: bytes, now: Instant) -> None:
-        if self._credentials.handle_renewed_untrusted(certificate, now):
-            for peer in self._peers:
-                peer.handle_own_certificate(now)
-            self._settle_all(now)
 
     def _set_enabled(self, peer: str, *, enabled: bool, now: Instant) -> bool:
         known = self._peers.get(peer)
@@ -548,35 +502,6 @@ class Node:
         for peer in self._peers:
             peer.handle_local(candidates, nat, networks, moved=moved, now=now)
         self._settle_all(now)
-
-    # third parties
-
-    def _can_pass_on(self, to: str) -> bool:
-        """Whether there is a peer in reach that may know `to` as well."""
-        return self._settings.ask_peers and bool(self._peers.connected - {to})
-
-    def _pass_on(self, offer: SendOffer) -> None:
-        for name in self._passing.choose(self._peers.connected, offer.to):
-            self._peers[name].pass_on(Forward(offer.to, offer.envelope))
-
-    def _handle_forward_untrusted(self, peer: Peer, control: Control, now: Instant) -> None:
-        """Raises `AuthenticationError` or `DecodeError`, and nothing has changed."""
-        match decode_control(control.payload):
-            case Forward(to=to, envelope=envelope):
-                other = self._peers.get(to)
-                if other is None or other is peer or not self._passing.may_ask(peer.name, now):
-                    self.counters["not_passed_on"] += 1
-                else:
-                    other.pass_on(Forwarded(peer.name, envelope))
-            case Forwarded(sender=sender, envelope=envelope):
-                known = self._peers.get(sender)
-                if known is None:
-                    raise AuthenticationError("an offer of somebody unknown")
-                known.handle_envelope_untrusted(envelope, now)
-                self._passing.note_passed(sender, peer.name)
-                self._settle_peer(known, now)
-            case _:
-                raise DecodeError("not to be passed on")
 
     def _send_beacons(self, now: Instant) -> None:
         while (name := self._beacons.take_due(now)) is not None:
@@ -596,6 +521,7 @@ class Node:
     def _settle_own(self) -> None:
         self._messages.extend(drain(self._channels.poll_message))
         self._transmits.extend(drain(self._reflexive.poll_transmit))
+        self._events.extend(drain(self._hearing.poll_event))
         self._events.extend(drain(self._farewells.poll_event))
         self._events.extend(drain(self._credentials.poll_event))
 
@@ -631,7 +557,7 @@ class Node:
         self._events.extend(self._wants.forget(peer))
         self._relays.forget(peer)
         self._beacons.forget(peer)
-        self._passing.forget(peer)
+        self._third_parties.forget(peer)
 
     def _take_from(self, peer: Peer) -> None:
         events: Iterator[Event] = drain(peer.poll_event)
@@ -644,5 +570,5 @@ class Node:
             if self._channels.is_up:
                 self._channels.say(message)
             elif isinstance(message, SendOffer):
-                self._pass_on(message)
+                self._third_parties.pass_on(message)
         self._messages.extend(drain(self._channels.poll_message))
