@@ -14,14 +14,17 @@ from fabric.core import (
     guessing,
     offer_inbox,
     opener,
+    own_addresses,
     passing,
     path,
     path_mtu,
     port_mapping,
+    reach,
     reflexive,
     relay_choice,
     relays,
     seeking,
+    telling,
 )
 from fabric.core.mapping_pace import LIFETIME_S, UPNP_RENEW_S
 from fabric.core.peer import TURN_S
@@ -78,6 +81,7 @@ PHRASES = {
         "then after " + listed(beacons.INTERVALS_S[1:], " and every ") + " s",
         f"{1 / beacons.SPACING_S:g} a second in all, on at most {multicast.MAX_LINKS} interfaces",
         f"({path.BUSY_SILENCE_S + path.PATIENCE * path.RETRY_S:g} s), idle after {DEFAULTS.keepalive_s:g} s",
+        f"not heard for {path.STALE_S:g} s",
         f"waits {TURN_S} s longer",
         f"every {path.SPARE_INTERVAL_S:g} s (a relay every {path.RELAY_SPARE_INTERVAL_S:g} s)",
         f"every {relays.INTERVAL_S:g} to {relays.MAX_INTERVAL_S:g} s, for all peers at once",
@@ -90,6 +94,7 @@ PHRASES = {
     "docs/protocol.md": (
         f"less than {path_messages.MAX_OFFER_BYTES:,} bytes",
         f"at most {offer.MAX_CANDIDATES} candidates",
+        f"a TCP port below {reach.FIRST_FREE_PORT} but {reach.HTTPS_PORT}",
         f"up to {record.MAX_SLICES} slices",
         f"at most {record.MAX_CONTROL_BYTES:,} bytes",
         f"{passing.BURST} at once and {1 / passing.SPACING_S:g} a second",
@@ -125,6 +130,9 @@ SPELLED = (
     (LIFETIME_S, 7200, "paths.md: two hours"),
     (path.FLAPPING_S, 60.0, "paths.md: lost within a minute"),
     (opener.MAX_ROUNDS, 4, "paths.md: after four rounds"),
+    (own_addresses.MAX_OBSERVERS, 4, "paths.md: what up to four peers see"),
+    (1 + len(telling.AGAIN_S), 3, "paths.md: three times for fear of loss"),
+    (path_mtu.TALK_RECORDS, 4, "paths.md: four records"),
     (path_mtu.MISSES, 5, "paths.md: five misses"),
     (slices.EXPIRY_S, 1.0, "paths.md: for at most one second"),
     (stun.MAX_AMPLIFICATION, 3, "protocol.md: three times the bytes"),
