@@ -9,6 +9,11 @@ from __future__ import annotations
 import heapq
 
 from fabric.core.machine import Instant
+from fabric.wire.address import Address
+from fabric.wire.beacon import GROUP_4, PORT
+
+BEACON_GROUP = Address(GROUP_4, PORT)
+"""Whoever sends it knows the links of this host, and the group of the other family."""
 
 INTERVALS_S = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 """A peer that arrives later says so itself; these are for the beacons that got lost."""

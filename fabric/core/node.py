@@ -6,19 +6,16 @@ Composes children and passes on; what one peer's news means for another peer is 
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
-from fabric.core.beacons import Beacons
 from fabric.core.channels import Channels
 from fabric.core.circle import Circle
+from fabric.core.consequences import Consequences
 from fabric.core.credentials import Credentials
 from fabric.core.events import (
     Event,
     LinkUnwanted,
-    RelayLinkUnwanted,
-    RelayLinkWanted,
-    RelaysNamed,
     ServiceAccepted,
     ServiceRejected,
     StoreRecord,
@@ -28,24 +25,22 @@ from fabric.core.explain import Here, has_wide_ipv6
 from fabric.core.farewells import Farewells
 from fabric.core.hearing import Hearing
 from fabric.core.identity import Identity
-from fabric.core.machine import Calendar, Draw, Instant, Transmit, drain
+from fabric.core.machine import Calendar, Draw, Instant, Transmit
 from fabric.core.own_addresses import Interface, OwnAddresses
 from fabric.core.peer import Peer
 from fabric.core.records import PeerRecord
 from fabric.core.reflexive import MAX_SERVERS, Reflexive
-from fabric.core.relays import ChannelsChanged, Relays, ResolvedRelay
+from fabric.core.relays import Relays, ResolvedRelay
 from fabric.core.settings import Settings
 from fabric.core.status import PeerStatus
 from fabric.core.surroundings import Surroundings
 from fabric.core.third_parties import ThirdParties
-from fabric.core.wants import Wants
 from fabric.dataplane.contract import Control, Lane, Traffic
 from fabric.errors import AuthenticationError, DecodeError
 from fabric.identity.bundle import BundleSecrets
 from fabric.identity.certificate import Certificate
 from fabric.identity.name import parse_name
 from fabric.wire.address import Address, Candidate
-from fabric.wire.beacon import GROUP_4, PORT
 from fabric.wire.datagram import DatagramKind, classify, decode_gated
 from fabric.wire.nat import NatBehaviour
 from fabric.wire.path import CloseReason
@@ -53,14 +48,10 @@ from fabric.wire.rendezvous import (
     PublishBundle,
     RelayPlace,
     Renew,
-    SendOffer,
     ToEndpoint,
     ToService,
     Welcome,
 )
-
-BEACON_GROUP = Address(GROUP_4, PORT)
-"""Whoever sends it knows the links of this host, and the group of the other family."""
 
 
 class Node:
@@ -92,9 +83,20 @@ class Node:
         self._channels = Channels(identity, draw)
         self._farewells = Farewells(self._channels)
         self._relays = Relays(identity, draw, now)
-        self._beacons = Beacons()
         self._credentials = Credentials(identity, calendar, now)
         self._hearing = Hearing(identity, self._peers, self._relays, self._credentials, self._farewells, self.counters)
+        self._then = Consequences(
+            self._peers,
+            self._own,
+            self._reflexive,
+            self._relays,
+            self._channels,
+            self._hearing,
+            self._farewells,
+            self._credentials,
+            self._third_parties,
+            find_on_lan=settings.find_on_lan,
+        )
         self._around = Surroundings(
             identity,
             lane,
@@ -109,12 +111,8 @@ class Node:
             self.here,
             lambda: self._reflexive.interval_s,
         )
-        self._wants = Wants()
-        self._events: deque[Event] = deque()
-        self._transmits: deque[Transmit] = deque()
-        self._messages: deque[tuple[int, ToService]] = deque()
         self._restore(records, now)
-        self._settle_all(now)
+        self._then.settle_all(now)
 
     @property
     def certificate(self) -> Certificate:
@@ -169,7 +167,7 @@ class Node:
                     self._handle_gated_untrusted(source, payload, now)
                 case DatagramKind.STUN:
                     if self._reflexive.handle_datagram_untrusted(source, payload, now):
-                        self._spread_candidates(moved=False, now=now)
+                        self._then.spread_candidates(moved=False, now=now)
                 case DatagramKind.RELAY_CONTROL:
                     self._relays.handle_datagram_untrusted(source, payload, now)
                 case _:
@@ -178,7 +176,7 @@ class Node:
             self.counters["malformed_datagram"] += 1
         except AuthenticationError:
             self.counters["unauthentic_datagram"] += 1
-        self._settle_own()
+        self._then.settle_own()
 
     def handle_control(self, control: Control, now: Instant) -> None:
         peer = self._peers.get(control.peer)
@@ -188,21 +186,21 @@ class Node:
             if self._third_parties.concern(control.payload):
                 concerned = self._third_parties.handle_control_untrusted(peer, control.payload, now)
                 if concerned is not None:
-                    self._settle_peer(concerned, now)
+                    self._then.settle_peer(concerned, now)
             else:
                 peer.handle_control_untrusted(control, now)
         except DecodeError:
             self.counters["malformed_control"] += 1
         except AuthenticationError:
             self.counters["unauthentic_control"] += 1
-        self._settle_peer(peer, now)
+        self._then.settle_peer(peer, now)
 
     def handle_traffic(self, traffic: Sequence[Traffic], now: Instant) -> None:
         for report in traffic:
             peer = self._peers.get(report.peer)
             if peer is not None:
                 peer.handle_traffic(report, now)
-                self._settle_peer(peer, now)
+                self._then.settle_peer(peer, now)
 
     def handle_interfaces(self, interfaces: Sequence[Interface], port: int, now: Instant) -> None:
         """`interfaces` are the underlay's addresses with their networks; `port` is that of the UDP sockets.
@@ -212,27 +210,27 @@ class Node:
         """
         self._own.handle_interfaces(interfaces, port, now)
         self._relays.handle_moved(now)
-        self._beacons.handle_moved(now)
-        self._spread_candidates(moved=True, now=now)
-        self._settle_own()
+        self._then.beacons.handle_moved(now)
+        self._then.spread_candidates(moved=True, now=now)
+        self._then.settle_own()
 
     def handle_mapped(self, addresses: Sequence[Address], now: Instant) -> None:
         """These ports of a router are forwarded to the own one now."""
         if self._own.handle_mapped(addresses):
-            self._spread_candidates(moved=False, now=now)
-        self._settle_own()
+            self._then.spread_candidates(moved=False, now=now)
+        self._then.settle_own()
 
     def handle_listening(self, *, up: bool, now: Instant) -> None:
         """Whether TCP connections are taken now, as `ListenWanted` asked."""
         if self._own.handle_listening(up=up):
-            self._spread_candidates(moved=False, now=now)
-        self._settle_own()
+            self._then.spread_candidates(moved=False, now=now)
+        self._then.settle_own()
 
     def handle_tcp_reflexive(self, addresses: Sequence[Address], now: Instant) -> None:
         """Where servers see the own TCP port."""
         if self._own.handle_tcp(addresses):
-            self._spread_candidates(moved=False, now=now)
-        self._settle_own()
+            self._then.spread_candidates(moved=False, now=now)
+        self._then.settle_own()
 
     def handle_link(self, link: Address, asked: Address | None, now: Instant) -> None:
         """A TCP connection stands. One that was taken belongs to nobody until a peer speaks on it."""
@@ -240,48 +238,48 @@ class Node:
         if asked is not None:
             for peer in self._peers:
                 is_taken |= peer.handle_link(link, asked, now)
-                self._settle_peer(peer, now)
+                self._then.settle_peer(peer, now)
         if not is_taken:
-            self._events.append(LinkUnwanted(link))
+            self._then.events.append(LinkUnwanted(link))
 
     def handle_link_lost(self, link: Address, now: Instant) -> None:
         for peer in self._peers:
             peer.handle_link_lost(link, now)
-            self._settle_peer(peer, now)
+            self._then.settle_peer(peer, now)
 
     def handle_connect_failed(self, to: Address, why: str, now: Instant) -> None:
         for peer in self._peers:
             peer.handle_connect_failed(to, why, now)
-            self._settle_peer(peer, now)
+            self._then.settle_peer(peer, now)
 
     def handle_sockets(self, vias: tuple[int, ...], now: Instant) -> None:
         """The sockets that were wanted are open."""
-        peer = self._peers.get(self._wants.borrower or "")
+        peer = self._peers.get(self._then.wants.borrower or "")
         if peer is None or not peer.wants_sockets:
-            self._events.append(self._wants.refuse(vias))
+            self._then.events.append(self._then.wants.refuse(vias))
             return
         peer.handle_sockets(vias, now)
-        self._settle_peer(peer, now)
+        self._then.settle_peer(peer, now)
 
     def handle_too_long(self, refused: Sequence[tuple[Address, int]], now: Instant) -> None:
         """The own device refused datagrams to these for their length in bytes."""
         for to, payload_bytes in refused:
             for peer in self._peers:
                 peer.handle_too_long(to, payload_bytes, now)
-                self._settle_peer(peer, now)
+                self._then.settle_peer(peer, now)
 
     def handle_relays(self, resolved: Sequence[ResolvedRelay], now: Instant) -> None:
         self._relays.handle_relays(resolved, now)
-        self._settle_relays(now)
+        self._then.settle_relays(now)
 
     def handle_relay_link(self, relay: Address, *, up: bool, now: Instant) -> None:
         self._relays.handle_relay_link(relay, up=up, now=now)
-        self._settle_relays(now)
+        self._then.settle_relays(now)
 
     def handle_stun_servers(self, addresses: Sequence[Address], now: Instant) -> None:
         self._reflexive.handle_servers(addresses, now)
         self._reflexive.handle_timeout(now)
-        self._settle_own()
+        self._then.settle_own()
 
     # the service
 
@@ -291,15 +289,15 @@ class Node:
         `link` is a number that no other connection has or had: there may be two at once.
         """
         self._channels.handle_connected(link, tls_certificate)
-        self._settle_own()
+        self._then.settle_own()
 
     def handle_service_lost(self, link: int, now: Instant) -> None:
         if self._channels.handle_lost(link):
-            self._messages.clear()
+            self._then.messages.clear()
             for peer in self._peers:
                 peer.handle_service(up=False, now=now)
-            self._settle_all(now)
-        self._settle_own()
+            self._then.settle_all(now)
+        self._then.settle_own()
 
     def handle_service_message(self, link: int, message: ToEndpoint, now: Instant) -> None:
         """What the service says is believed only as far as the two ends signed it."""
@@ -310,7 +308,7 @@ class Node:
         try:
             accepted = self._channels.handle_message_untrusted(link, message)
         except AuthenticationError as error:
-            self._events.append(ServiceRejected(link, str(error)))
+            self._then.events.append(ServiceRejected(link, str(error)))
             self.handle_service_lost(link, now)
             return
         try:
@@ -320,7 +318,7 @@ class Node:
                 self._handle_said_untrusted(accepted, now)
         except (DecodeError, AuthenticationError):
             self.counters["unauthentic_message"] += 1
-        self._settle_own()
+        self._then.settle_own()
 
     # the operator and the shell
 
@@ -336,8 +334,8 @@ class Node:
             self._admit(PeerRecord(name=peer, fingerprint=fingerprint), since_unix=0.0, now=now)
         elif known is not None and fingerprint is not None:
             known.set_fingerprint(fingerprint, now)
-            self._settle_peer(known, now)
-        self._settle_own()
+            self._then.settle_peer(known, now)
+        self._then.settle_own()
 
     def remove(self, peer: str, now: Instant) -> bool:
         """Ends it at once on both sides and forgets all about the peer. False where there is no such peer."""
@@ -345,10 +343,10 @@ class Node:
         if known is None:
             return False
         known.close(CloseReason.WITHDRAWN, now)
-        self._take_from(known)
-        self._forget_all_of(peer)
+        self._then.take_from(known)
+        self._then.forget(peer)
         self._farewells.say(peer)
-        self._settle_own()
+        self._then.settle_own()
         return True
 
     def enable(self, peer: str, now: Instant) -> bool:
@@ -363,19 +361,19 @@ class Node:
         if known is None:
             return False
         sent = known.ping(token, now)
-        self._settle_peer(known, now)
+        self._then.settle_peer(known, now)
         return sent
 
     def request_renewal(self, request: bytes, _now: Instant) -> None:
         """`request` is a PKCS#10 over the own key; the answer to `RenewalDue`."""
         self._channels.say(Renew(request))
-        self._settle_own()
+        self._then.settle_own()
 
     def replace_bundle(self, bundle: bytes, secrets: BundleSecrets, now: Instant) -> None:
         """Takes a new key bundle into use; the shell has made it durable. The answer to `BundleDue`."""
         self._credentials.replace_bundle(bundle, secrets, now)
         self._channels.say(PublishBundle(bundle))
-        self._settle_own()
+        self._then.settle_own()
 
     def handle_clock_set(self, offset: float, now: Instant) -> None:
         """The wall clock was set: every life that it measures is looked at again."""
@@ -383,44 +381,44 @@ class Node:
         self._credentials.handle_clock_set(now)
         for peer in self._peers:
             peer.handle_clock_set(by_s, now)
-        self._settle_all(now)
+        self._then.settle_all(now)
 
     def close(self, now: Instant) -> None:
         """The daemon stops: peers are told, so that they need not find out."""
         for peer in self._peers:
             peer.close(CloseReason.STOPPED, now)
-        self._settle_all(now)
+        self._then.settle_all(now)
 
     def handle_timeout(self, now: Instant) -> None:
         if self._reflexive.handle_timeout(now):
-            self._spread_candidates(moved=False, now=now)
+            self._then.spread_candidates(moved=False, now=now)
         self._relays.handle_timeout(now)
-        self._send_beacons(now)
+        self._then.send_beacons(now)
         self._credentials.handle_timeout(now, is_service_up=self._channels.is_up)
         for peer in self._peers.due(now):
             had_path = peer.has_path
             peer.handle_timeout(now)
             if had_path and not peer.has_path:
                 self._reflexive.doubt(now)  # a router that began anew loses paths, and gives other addresses
-            self._settle_peer(peer, now)
-        self._settle_relays(now)
-        self._settle_own()
+            self._then.settle_peer(peer, now)
+        self._then.settle_relays(now)
+        self._then.settle_own()
 
     # what the driver takes out
 
     def next_timeout(self) -> Instant | None:
-        machines = (self._reflexive, self._credentials, self._relays, self._beacons, self._peers)
+        machines = (self._reflexive, self._credentials, self._relays, self._then.beacons, self._peers)
         return min((at for at in (machine.next_timeout() for machine in machines) if at is not None), default=None)
 
     def poll_event(self) -> Event | None:
-        return self._events.popleft() if self._events else None
+        return self._then.events.popleft() if self._then.events else None
 
     def poll_transmit(self) -> Transmit | None:
-        return self._transmits.popleft() if self._transmits else None
+        return self._then.transmits.popleft() if self._then.transmits else None
 
     def poll_message(self) -> tuple[int, ToService] | None:
         """Returns the number of a channel, and what to say on it."""
-        return self._messages.popleft() if self._messages else None
+        return self._then.messages.popleft() if self._then.messages else None
 
     def status(self, now: Instant) -> tuple[PeerStatus, ...]:
         return tuple(peer.status(now) for peer in sorted(self._peers, key=lambda peer: peer.name))
@@ -437,13 +435,13 @@ class Node:
     def _admit(self, record: PeerRecord, *, since_unix: float, now: Instant) -> None:
         peer = Peer(self._around, record, since_unix, is_service_up=self._channels.is_up)
         self._peers.add(peer)
-        self._events.append(StoreRecord(record))
+        self._then.events.append(StoreRecord(record))
         if record.grant is not None:
             self._relays.handle_granted(record.name, record.grant, tuple(RelayPlace(*r) for r in record.relays), now)
         peer.start(now)
         peer.handle_local(self._own.candidates(), self._reflexive.nat, self._own.networks, moved=False, now=now)
         peer.handle_service(up=self._channels.is_up, now=now)
-        self._settle_peer(peer, now)
+        self._then.settle_peer(peer, now)
 
     def _handle_gated_untrusted(self, source: Address, payload: bytes, now: Instant) -> None:
         gated = decode_gated(payload)
@@ -454,26 +452,26 @@ class Node:
         try:
             peer.handle_gated_untrusted(source, gated, now)
         finally:
-            self._settle_peer(peer, now)
+            self._then.settle_peer(peer, now)
 
     def _handle_said_untrusted(self, message: ToEndpoint, now: Instant) -> None:
         try:
             if self._hearing.handle_message_untrusted(message, now):
-                self._settle_all(now)
+                self._then.settle_all(now)
         finally:
             peer = self._hearing.concerned(message)
             if peer is not None:
-                self._settle_peer(peer, now)
-                self._settle_relays(now)
+                self._then.settle_peer(peer, now)
+                self._then.settle_relays(now)
 
     def _handle_welcome(self, link: int, welcome: Welcome, *, was_up: bool, now: Instant) -> None:
         if math.isfinite(welcome.unix_time):
-            self._events.append(ServiceAccepted(link, welcome.unix_time))
-        self._events.append(StunNames(welcome.stun[:MAX_SERVERS]))
+            self._then.events.append(ServiceAccepted(link, welcome.unix_time))
+        self._then.events.append(StunNames(welcome.stun[:MAX_SERVERS]))
         if not was_up:
             self._handle_service_up(now)
         if self._hearing.handle_revocations_untrusted(welcome.revocations, now):
-            self._settle_all(now)
+            self._then.settle_all(now)
 
     def _handle_service_up(self, now: Instant) -> None:
         """The service is in reach again: it is told all that matters."""
@@ -486,89 +484,12 @@ class Node:
         self._farewells.say_all()
         for peer in self._peers:
             peer.handle_service(up=True, now=now)
-        self._settle_all(now)
+        self._then.settle_all(now)
 
     def _set_enabled(self, peer: str, *, enabled: bool, now: Instant) -> bool:
         known = self._peers.get(peer)
         if known is None:
             return False
         known.set_enabled(enabled, now)
-        self._settle_peer(known, now)
+        self._then.settle_peer(known, now)
         return True
-
-    def _spread_candidates(self, *, moved: bool, now: Instant) -> None:
-        candidates, nat, networks = self._own.candidates(), self._reflexive.nat, self._own.networks
-        self._relays.set_interval(self._reflexive.interval_s)
-        for peer in self._peers:
-            peer.handle_local(candidates, nat, networks, moved=moved, now=now)
-        self._settle_all(now)
-
-    def _send_beacons(self, now: Instant) -> None:
-        while (name := self._beacons.take_due(now)) is not None:
-            beacon = self._peers[name].make_beacon(now)
-            if beacon is not None:
-                self._transmits.append(Transmit(BEACON_GROUP, beacon))
-
-    # what follows from all of it
-
-    def _settle_all(self, now: Instant) -> None:
-        """After what concerns every peer; all else settles only whom it concerns, for a node may have thousands."""
-        self._settle_own()
-        for peer in self._peers:
-            self._settle_peer(peer, now)
-        self._settle_relays(now)
-
-    def _settle_own(self) -> None:
-        self._messages.extend(drain(self._channels.poll_message))
-        self._transmits.extend(drain(self._reflexive.poll_transmit))
-        self._events.extend(drain(self._hearing.poll_event))
-        self._events.extend(drain(self._farewells.poll_event))
-        self._events.extend(drain(self._credentials.poll_event))
-
-    def _settle_relays(self, now: Instant) -> None:
-        for event in drain(self._relays.poll_event):
-            match event:
-                case ChannelsChanged(peer=name):
-                    peer = self._peers.get(name)
-                    if peer is not None:
-                        peer.handle_channels(self._relays.channels(name), now)
-                        self._settle_peer(peer, now)
-                case RelaysNamed() | RelayLinkWanted() | RelayLinkUnwanted():
-                    self._events.append(event)
-        self._transmits.extend(drain(self._relays.poll_transmit))
-
-    def _settle_peer(self, peer: Peer, now: Instant) -> None:
-        self._take_from(peer)
-        self._peers.note(peer)
-        self._events.extend(self._wants.note(peer))
-        if peer.take_doubt():
-            self._relays.doubt(now)  # the way to the relays may have gone with it, and is wanted next
-        observed = peer.take_observed()
-        if observed is not None and self._own.handle_observed(peer.name, observed):
-            self._spread_candidates(moved=False, now=now)
-        if not peer.is_introduced:
-            self._relays.forget(peer.name)
-            self._beacons.forget(peer.name)
-        elif self._settings.find_on_lan and not self._beacons.knows(peer.name):
-            self._beacons.add(peer.name, now)
-
-    def _forget_all_of(self, peer: str) -> None:
-        self._peers.remove(peer)
-        self._events.extend(self._wants.forget(peer))
-        self._relays.forget(peer)
-        self._beacons.forget(peer)
-        self._third_parties.forget(peer)
-
-    def _take_from(self, peer: Peer) -> None:
-        events: Iterator[Event] = drain(peer.poll_event)
-        for event in events:
-            if not (isinstance(event, LinkUnwanted) and self._peers.is_wanted_by_another(peer, event.link)):
-                self._events.append(event)
-        self._transmits.extend(drain(peer.poll_transmit))
-        said: list[ToService] = list(drain(peer.poll_message))
-        for message in said:
-            if self._channels.is_up:
-                self._channels.say(message)
-            elif isinstance(message, SendOffer):
-                self._third_parties.pass_on(message)
-        self._messages.extend(drain(self._channels.poll_message))

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import trio
 
 from fabric.core import events as e
+from fabric.core.beacons import BEACON_GROUP
 from fabric.core.machine import Instant
-from fabric.core.node import BEACON_GROUP, Node
+from fabric.core.node import Node
 from fabric.core.relays import ResolvedRelay
 from fabric.shell.carriers import Carriers
 from fabric.shell.endpoint import Way

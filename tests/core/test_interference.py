@@ -88,7 +88,7 @@ def test_the_end_of_a_peer_gives_back_the_sockets_that_were_lent_for_it(are_lent
     peer = a.node._peers[B]
     peer._paths.pause()
     peer._opener.wants_sockets = True
-    a.node._settle_peer(peer, village.now)
+    a.node._then.settle_peer(peer, village.now)
     village.settle(a)
     vias = tuple(range(16, 16 + SOCKETS))
     if are_lent:

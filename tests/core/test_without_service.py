@@ -7,9 +7,8 @@ import itertools
 
 import pytest
 
-from fabric.core.beacons import INTERVALS_S, SPACING_S, Beacons
+from fabric.core.beacons import BEACON_GROUP, INTERVALS_S, SPACING_S, Beacons
 from fabric.core.machine import drain
-from fabric.core.node import BEACON_GROUP
 from fabric.core.own_addresses import MAX_OBSERVERS, OwnAddresses
 from fabric.core.passing import BURST, MAX_PASSERS, Passing
 from fabric.core.passing import SPACING_S as PASSING_SPACING_S
