@@ -13,8 +13,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+import h11
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from wsproto.utilities import ProtocolError
 
 from fabric.dataplane.contract import Drop
 from fabric.errors import AuthenticationError, DecodeError
@@ -49,6 +51,8 @@ _EXPECTED = (
     trio.ClosedResourceError,
     trio.TooSlowError,
     HandshakeError,
+    h11.ProtocolError,
+    ProtocolError,
     ConnectionClosed,
     DecodeError,
     AuthenticationError,

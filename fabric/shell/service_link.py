@@ -14,8 +14,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import h11
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from wsproto.utilities import ProtocolError
 
 from fabric.errors import AuthenticationError, DecodeError
 from fabric.shell.host import split_host
@@ -41,6 +43,8 @@ _EXPECTED = (
     trio.ClosedResourceError,
     trio.TooSlowError,
     HandshakeError,
+    h11.ProtocolError,
+    ProtocolError,
     ConnectionClosed,
     DecodeError,
     AuthenticationError,
@@ -280,14 +284,17 @@ def said(error: Exception) -> str:
     """Returns what kept a connection from being, for a person."""
     match error:
         case trio.TooSlowError():
-            return "no answer"
+            told = "no answer"
         case ConnectionClosed(reason=reason) if reason is not None:
-            return f"closed by the service ({reason.name})"
+            told = f"closed by the service ({reason.name})"
+        case h11.ProtocolError() | ProtocolError():
+            told = "what answers there speaks no WebSocket"
         case trio.BrokenResourceError() if error.__cause__ is not None:
-            return str(error.__cause__)
+            told = str(error.__cause__)
         case OSError(__cause__=BaseException() as cause):  # of the attempts at every address of a name, the first
-            return said(first_of(cause))
+            told = said(first_of(cause))
         case OSError(errno=int(code)) if code in errno.errorcode and not isinstance(error, ssl.SSLError):
-            return os.strerror(code)
+            told = os.strerror(code)
         case _:
-            return str(error) or type(error).__name__
+            told = str(error) or type(error).__name__
+    return told
