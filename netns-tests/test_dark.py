@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from fabric.lab.traffic import Pings
 from fabric.lab.wiretap import Wiretap
 
 QUIET_S = 1.0
+LISTENING, UNCONNECTED = "0A", "07"
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -35,14 +38,30 @@ def stranger(lab: Lab) -> Host:
 
 
 def udp_ports(host: Host) -> list[int]:
-    """The ports on which something on this host receives UDP on IPv4 or IPv6."""
+    """The ports on which something on this host receives UDP from anybody.
 
-    def act() -> list[int]:
-        tables = [Path("/proc/thread-self/net", table).read_text() for table in ("udp", "udp6")]
-        local = [row.split()[1] for table in tables for row in table.splitlines()[1:]]
-        return sorted({int(address.rpartition(":")[2], 16) for address in local})
+    To all that a stranger can send, the ports of others look like closed ones: those of a socket that is connected
+    to somebody (the router, for port mapping) and of one that is bound to a multicast address.
+    """
+    rows = socket_rows(host, "udp", UNCONNECTED)
+    group_only = {port for address, port in rows if is_multicast(address)}
+    return sorted({port for _, port in rows + socket_rows(host, "udp6", UNCONNECTED)} - group_only)
+
+
+def socket_rows(host: Host, table: str, state: str) -> list[tuple[str, int]]:
+    """Address in the kernel's hexadecimal and port of the sockets that /proc/net has in a table (proc(5))."""
+
+    def act() -> list[tuple[str, int]]:
+        rows = [row.split() for row in Path("/proc/thread-self/net", table).read_text().splitlines()[1:]]
+        local = [row[1].partition(":") for row in rows if row[3] == state]
+        return [(address, int(port, 16)) for address, _, port in local]
 
     return host.namespace.inside(act)
+
+
+def is_multicast(address: str) -> bool:
+    """Whether an IPv4 address in the kernel's hexadecimal, of this machine's byte order, is one of a group."""
+    return IPv4Address(int(address, 16).to_bytes(4, sys.byteorder)).is_multicast
 
 
 def noise() -> list[bytes]:
@@ -84,6 +103,12 @@ def test_the_port_answers_no_noise_and_no_known_protocol(people: dict[str, Endpo
     assert ports, "fabricd has no UDP port"
     for port in ports:
         assert replies(stranger, (dark.host.ip, port), noise()) == []
+
+
+def test_no_tcp_port_listens_before_anybody_is_wanted(people: dict[str, Endpoint]) -> None:
+    """A TCP port that listens answers every scan: there is none until there is somebody to answer to."""
+    for table in ("tcp", "tcp6"):
+        assert socket_rows(people["dark"].host, table, LISTENING) == []
 
 
 def test_the_service_has_a_stun_server_that_does_answer(overlay: Overlay, stranger: Host) -> None:
