@@ -27,6 +27,7 @@ from fabric.core.events import (
     StoreRecord,
 )
 from fabric.core.gateway import Gateway
+from fabric.core.guessing import is_hopeless
 from fabric.core.keying import AttemptFailed, BecameLive, CallDue, Keying, Met, SessionEnded
 from fabric.core.machine import NEVER, Instant, Transmit, drain
 from fabric.core.offer_inbox import OfferInbox
@@ -614,9 +615,10 @@ class Peer:
             self._lane.steer(self.name, *steering)
 
     def _look(self, now: Instant, *, again: bool = False) -> None:
-        """Everything that may reach the peer is tried from now on; `again` where that failed before."""
-        self._paths.handle_candidates(self.papers.candidates(), now, again=again)
+        """Everything that may reach the peer is tried from now on; `again` where that failed before, or hardly can open."""
         offer = self.papers.offer
+        again = again or (offer is not None and is_hopeless(self._nat, offer.nat))
+        self._paths.handle_candidates(self.papers.candidates(), now, again=again)
         self._opener.begin(self._nat, offer, now)
         if not self._nat.carries_udp or (offer is not None and not offer.nat.carries_udp):
             self._paths.hurry_doors(now)
