@@ -170,6 +170,7 @@ class Node:
                         self._then.spread_candidates(moved=False, now=now)
                 case DatagramKind.RELAY_CONTROL:
                     self._relays.handle_datagram_untrusted(source, payload, now)
+                    self._then.settle_relays(now)
                 case _:
                     self.counters["unknown_datagram"] += 1
         except DecodeError:

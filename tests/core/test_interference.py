@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fabric.core.events import LinkUnwanted, SocketsUnwanted
 from fabric.core.guessing import SOCKETS
+from fabric.core.machine import drain
 from fabric.core.records import PeerRecord
+from fabric.core.relays import ResolvedRelay
+from fabric.identity.grant import grant_id
 from fabric.wire.address import Address, Transport
 from fabric.wire.offer import Offer, decode_offer
+from fabric.wire.relay import Bound, encode_relay_message
+from fabric.wire.relay import Challenge as RelayChallenge
+from fabric.wire.rendezvous import Granted, RelayPlace
 from tests.core.village import House, Village
 
 A, B, C = "a.home", "b.home", "c.home"
@@ -100,3 +108,19 @@ def test_the_end_of_a_peer_gives_back_the_sockets_that_were_lent_for_it(are_lent
     village.settle(a)
     given_back = [via for event in a.told if isinstance(event, SocketsUnwanted) for via in event.vias]
     assert sorted(given_back) == list(vias)
+
+
+def test_a_channel_of_a_relay_is_a_path_as_soon_as_it_stands() -> None:
+    village = Village(A, B)
+    village.meet(A, B)
+    a = village.houses[A]
+    place, relay = RelayPlace("relay.test", 3478, 443), Address("203.0.113.9", 3478, Transport.RELAY_UDP)
+    grant = b"a grant"
+    village.tell(A, Granted(B, grant, (place,)))
+    village.run(0.1)
+    a.node.handle_relays([ResolvedRelay(place, (relay.ip,))], village.now)
+    for answer in (RelayChallenge(grant_id(grant), b"c" * 16), Bound(grant_id(grant), 77, 60)):
+        a.node.handle_timeout(village.now)
+        assert [t for t in drain(a.node.poll_transmit) if t.to == relay]
+        a.node.handle_datagram(relay, encode_relay_message(answer), village.now)
+    assert replace(relay, via=77) in {attempt.remote for attempt in a.status(B, village.now).attempts}
