@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from fabric.core.account import describe, explain_state, state_of
 from fabric.core.acquaintance import Acquaintance
+from fabric.core.correspondence import Correspondence
 from fabric.core.events import (
     ConnectWanted,
     Event,
@@ -41,17 +42,15 @@ from fabric.core.path import (
     ProbeDue,
     payload_limit,
 )
-from fabric.core.petition import Due, Petition
 from fabric.core.reach import Network
 from fabric.core.records import PeerRecord
 from fabric.core.status import PathKind, PeerState, PeerStatus
 from fabric.core.surroundings import Surroundings
-from fabric.core.telling import Telling
 from fabric.dataplane.contract import Control, Traffic
 from fabric.errors import CertificateError
 from fabric.wire.address import Address, Candidate, Transport
 from fabric.wire.datagram import DATA_OVERHEAD_BYTES, Gated
-from fabric.wire.nat import UNKNOWN_NAT, NatBehaviour
+from fabric.wire.nat import NatBehaviour
 from fabric.wire.path import (
     PROBE_BYTES,
     TOKEN_BYTES,
@@ -67,7 +66,7 @@ from fabric.wire.path import (
     decode_control,
     encode_control,
 )
-from fabric.wire.rendezvous import Granted, Introduction, ToService, WithdrawIntent
+from fabric.wire.rendezvous import Granted, Introduction, ToService
 
 MAX_PINGS = 64
 TURN_S = 0.75
@@ -102,24 +101,18 @@ class Peer:
         self._paths.copies = around.settings.relay_copies
         self._opener = Opener(around.draw, self._paths.admits)
         self._keying = Keying(around, record.name, lambda der: self.papers.check(der, self._now))
-        self._petition = Petition(around.settings.intent_life_s)
+        self._letters = Correspondence(around, self.papers, self._keying, self._paths, is_service_up=is_service_up)
         self._inbox = OfferInbox()
-        self._telling = Telling()
         self._now: Instant = 0.0
-        self._candidates: tuple[Candidate, ...] = ()
-        self._nat = UNKNOWN_NAT
-        self._told: tuple[tuple[Candidate, ...], NatBehaviour] | None = None
         self._steering: tuple[Address, int, Address | None] | None = None
         self._is_doubtful = False
         self._observed: Address | None = None
-        self._service_up = is_service_up
         self._last_seen: Instant | None = None
         self._trouble = ""
         self._pings: dict[bytes, int] = {}
         self._shown: tuple[object, ...] | None = None
         self._events: deque[Event] = deque()
         self._transmits: deque[Transmit] = deque()
-        self._messages: deque[ToService] = deque()
 
     @property
     def name(self) -> str:
@@ -179,19 +172,18 @@ class Peer:
         now: Instant,
     ) -> None:
         """What offers say has changed; `moved` where that is because the own network did."""
-        changed = (candidates, nat) != (self._candidates, self._nat)
-        has_left = not set(self._candidates) <= set(candidates)
-        self._candidates, self._nat = candidates, nat
+        has_left = not set(self._letters.candidates) <= set(candidates)
+        changed = self._letters.handle_local(candidates, nat)
         self._paths.handle_networks(networks)
         if moved:
             self._paths.handle_moved(now)
             self._opener.hurry()
         if changed:
-            self._offer(reply_wanted=False, now=now)
+            self._letters.offer(reply_wanted=False, now=now)
         if changed and (moved or has_left):
             # What was just said in the session may never arrive: the peer's NAT knows only where we were.
             self._keying.doubt()
-            self._offer_if_lost(now)
+            self._letters.offer_if_lost(now)
         self._settle(now)
 
     def handle_granted(self, granted: Granted, now: Instant) -> bool:
@@ -261,13 +253,13 @@ class Peer:
         return True
 
     def handle_service(self, *, up: bool, now: Instant) -> None:
-        self._service_up = up
+        self._letters.is_service_up = up
         if up and self.papers.record.enabled:
-            self._petition.hurry()
-            self._state_intent(now)
-            self._offer_if_lost(now)
+            self._letters.hurry()
+            self._letters.state_intent(now)
+            self._letters.offer_if_lost(now)
         elif up:
-            self._messages.append(WithdrawIntent(self.name))
+            self._letters.withdraw()
         self._settle(now)
 
     def handle_introduction_untrusted(self, introduction: Introduction, now: Instant) -> None:
@@ -283,7 +275,7 @@ class Peer:
         self._trouble = ""
         if self.papers.offer is not None and self._keying.live is None:
             self._look(now)
-        self._offer_if_lost(now)
+        self._letters.offer_if_lost(now)
         self._settle(now)
 
     def handle_withdrawn(self, now: Instant) -> None:
@@ -297,7 +289,7 @@ class Peer:
             return
         if self.papers.certificate is None and not self._trouble:
             # The peer believes that it was introduced to us: our own introduction must have got lost.
-            self._petition.hurry()
+            self._letters.hurry()
             self._settle(now)
         self._put_offer(self.papers.open_offer_untrusted(envelope, now), by_service=True, now=now)
         self._settle(now)
@@ -371,8 +363,8 @@ class Peer:
             self._keying.bound(self.papers.certificate)
         if self.state is not PeerState.CONNECTED:
             # What was said or refused by the wrong clock is to be said again.
-            self._petition.hurry()
-            self._petition.ask_anew()
+            self._letters.hurry()
+            self._letters.ask_anew()
         self._settle(now)
 
     def set_enabled(self, enabled: bool, now: Instant) -> None:
@@ -380,18 +372,18 @@ class Peer:
             return
         self.papers.set_enabled(enabled)
         if enabled:
-            self.handle_service(up=self._service_up, now=now)
+            self.handle_service(up=self._letters.is_service_up, now=now)
         else:
-            self._messages.append(WithdrawIntent(self.name))
+            self._letters.withdraw()
             self._end(CloseReason.WITHDRAWN)
             self.papers.forget_introduction()
             self._paths.pause()
-            self._petition.stop()
+            self._letters.stop()
         self._settle(now)
 
     def set_fingerprint(self, fingerprint: str, now: Instant) -> None:
         self.papers.set_fingerprint(fingerprint)
-        self._petition.hurry()
+        self._letters.hurry()
         certificate = self.papers.certificate
         if certificate is not None and certificate.fingerprint != fingerprint:
             self._trouble = f"the key of {self.name} is not the one whose fingerprint was given"
@@ -403,9 +395,9 @@ class Peer:
     def close(self, reason: CloseReason, now: Instant) -> None:
         """Ends every session and tells the peer; for `remove` and for the stop of the daemon."""
         self._end(reason)
-        self._petition.stop()
+        self._letters.stop()
         self._paths.pause()
-        self._service_up = False
+        self._letters.is_service_up = False
         self._drain_paths(now)
         self._drain_opener(now)
 
@@ -424,28 +416,18 @@ class Peer:
 
     def handle_timeout(self, now: Instant) -> None:
         self._paths.handle_timeout(now)
-        self._opener.handle_timeout(self._nat, self.papers.offer, self._paths, now)
+        self._opener.handle_timeout(self._letters.nat, self.papers.offer, self._paths, now)
         if self.papers.ends <= now:
             self._judge(now)
         self._keying.handle_timeout(self._paths.primary, now)
         self._take_offer(now)
-        told = self._telling.take_due(now)
-        if told is not None:
-            self._tell(told)
-        for due in self._petition.take_due(now):
-            match due:
-                case Due.INTENT:
-                    self._state_intent(now)
-                case Due.OFFER:
-                    self._offer_if_lost(now)
-                case Due.REPLY:
-                    self._offer(reply_wanted=False, now=now)
+        self._letters.handle_timeout(now)
         self._settle(now)
 
     # what the node takes out
 
     def next_timeout(self) -> Instant | None:
-        parts = (self._petition, self._inbox, self._telling, self._paths, self._keying, self._opener)
+        parts = (self._letters, self._inbox, self._paths, self._keying, self._opener)
         nexts = [at for at in (part.next_timeout() for part in parts) if at is not None]
         if self.papers.ends != NEVER:
             nexts.append(self.papers.ends)
@@ -458,7 +440,7 @@ class Peer:
         return self._transmits.popleft() if self._transmits else None
 
     def poll_message(self) -> ToService | None:
-        return self._messages.popleft() if self._messages else None
+        return self._letters.poll_message()
 
     @property
     def state(self) -> PeerState:
@@ -522,11 +504,10 @@ class Peer:
             self.papers.forget_introduction()
 
     def _handle_live(self, now: Instant) -> None:
-        self._petition.handle_live()
+        self._letters.handle_live()
         self._paths.handle_live(now)
         self._steering = None
-        if self._told != (self._candidates, self._nat):
-            self._offer(reply_wanted=False, now=now)
+        self._letters.offer_if_untold(now)
 
     def _handle_session_ended(self, now: Instant) -> None:
         certificate = self.papers.certificate
@@ -549,7 +530,7 @@ class Peer:
         self.papers.forget_introduction()
         self._paths.pause()
         # It may wish again already, and its introduction have been quicker than the end of the one before.
-        self._petition.hurry()
+        self._letters.hurry()
         self._settle(now)
 
     def _end(self, reason: CloseReason | None) -> None:
@@ -560,11 +541,10 @@ class Peer:
         self._keying.end()
         self._gateway.close()
         self._inbox.clear()
-        self._telling.stop()
         self._opener.stop()
         self._steering = None
         self._paths.is_measuring = False
-        self._petition.forget_offers()
+        self._letters.forget_offers()
         self._lane.dismiss(self.name)
 
     # paths
@@ -591,8 +571,8 @@ class Peer:
         if to is None:
             # Frames still go to the last address: it may come back before anything better is found.
             self._keying.doubt()
-            self._petition.hurry()
-            self._offer_if_lost(now)
+            self._letters.hurry()
+            self._letters.offer_if_lost(now)
             self._events.append(PathChanged(self.name, None, None))
             return
         primary = self._paths.primary
@@ -600,8 +580,8 @@ class Peer:
             self._events.append(PathChanged(self.name, primary.kind, to))
         if to.transport is Transport.UDP and not to.via:
             self.papers.remember_address(to)
-        if self._keying.live is not None and self._told != (self._candidates, self._nat):
-            self._offer(reply_wanted=False, now=now)
+        if self._keying.live is not None:
+            self._letters.offer_if_untold(now)
 
     def _steer(self) -> None:
         """Frames go where the paths say, as long as the paths say the same."""
@@ -615,19 +595,15 @@ class Peer:
             self._lane.steer(self.name, *steering)
 
     def _look(self, now: Instant, *, again: bool = False) -> None:
-        """Everything that may reach the peer is tried from now on; `again` where that failed before, or hardly can open."""
+        """Everything that may reach the peer is tried from now on; `again` where that failed or hardly can open."""
         offer = self.papers.offer
-        again = again or (offer is not None and is_hopeless(self._nat, offer.nat))
+        again = again or (offer is not None and is_hopeless(self._letters.nat, offer.nat))
         self._paths.handle_candidates(self.papers.candidates(), now, again=again)
-        self._opener.begin(self._nat, offer, now)
-        if not self._nat.carries_udp or (offer is not None and not offer.nat.carries_udp):
+        self._opener.begin(self._letters.nat, offer, now)
+        if not self._letters.nat.carries_udp or (offer is not None and not offer.nat.carries_udp):
             self._paths.hurry_doors(now)
 
     # intents and offers
-
-    def _state_intent(self, now: Instant) -> None:
-        self._messages.append(self.papers.state_intent(self._around.settings.intent_life_s, now))
-        self._petition.note_stated(now)
 
     def _put_offer(self, data: bytes, *, by_service: bool, now: Instant) -> None:
         """Takes an authenticated offer, at once or as soon as its turn comes. Raises `DecodeError`."""
@@ -653,49 +629,7 @@ class Peer:
         if incoming.by_service and incoming.offer.reply_wanted:
             # Whoever asks through the service has no session any more, whatever we still believe.
             self._keying.doubt()
-            self._offer(reply_wanted=False, now=now)
-
-    def _offer_if_lost(self, now: Instant) -> None:
-        if self.state is not PeerState.CONNECTED or self._keying.is_suspect:
-            self._offer(reply_wanted=True, now=now)
-
-    def _offer(self, *, reply_wanted: bool, now: Instant) -> None:
-        """Tells the peer where this endpoint is: inside the session where there is one, else through the service."""
-        papers = self.papers
-        if not papers.record.enabled or papers.certificate is None or papers.void or not self._candidates:
-            return
-        live, primary = self._keying.live, self._paths.primary
-        if live is not None and primary is not None and not self._keying.is_suspect:
-            offer = self.papers.make_offer(self._candidates, self._nat, reply_wanted=False, now=now)
-            self._tell(offer)
-            self._telling.begin(offer, now)
-            # What is said towards where the peer was reached from another network may never arrive.
-            self._told = (self._candidates, self._nat) if primary.confirmed else None
-        elif (
-            self._can_be_carried
-            and papers.bundle is not None
-            and self._petition.may_offer(now, reply_wanted=reply_wanted)
-        ):
-            self._offer_through_others(reply_wanted, now)
-
-    def _tell(self, offer: bytes) -> None:
-        live, primary = self._keying.live, self._paths.primary
-        if live is not None and primary is not None:
-            self._lane.send_control(live.local_index, encode_control(OfferUpdate(offer)), primary.address)
-
-    @property
-    def _can_be_carried(self) -> bool:
-        """Whether there is anybody to take an offer to the peer: the service, or a peer that may know both."""
-        return self._service_up or self._around.can_pass_on(self.name)
-
-    def _offer_through_others(self, reply_wanted: bool, now: Instant) -> None:
-        offer = self.papers.make_offer(self._candidates, self._nat, reply_wanted=reply_wanted, now=now)
-        message = self.papers.seal_offer(offer, self._around.settings.offer_life_s, now)
-        if message is not None:
-            self._messages.append(message)
-            self._told = (self._candidates, self._nat)
-        else:
-            self._petition.ask_anew()  # the bundle that was introduced is too old to seal to
+            self._letters.offer(reply_wanted=False, now=now)
 
     # what follows from all of it
 
@@ -710,7 +644,7 @@ class Peer:
         self._opener.plan(self._paths, now, is_live=self._keying.live is not None and not self._keying.is_suspect)
         self._drain_opener(now)
         self._steer()
-        self._plan_petition(now)
+        self._letters.plan(now)
         record = self.papers.take_changed_record()
         if record is not None:
             self._events.append(StoreRecord(record))
@@ -754,16 +688,10 @@ class Peer:
             if self._gateway.is_open:
                 self._transmits.append(Transmit(to, self._gateway.wrap_probe(self._around.draw(TOKEN_BYTES), now)))
         if self._opener.take_offer_due():
-            self._offer(reply_wanted=False, now=now)
+            self._letters.offer(reply_wanted=False, now=now)
         unwanted = self._opener.take_unwanted(self._paths, now)
         if unwanted:
             self._events.append(SocketsUnwanted(unwanted))
-
-    def _plan_petition(self, now: Instant) -> None:
-        if self._can_be_carried and self.papers.record.enabled:
-            self._petition.plan(self.state, now, is_service_up=self._service_up)
-        else:
-            self._petition.stop()
 
     # what a person sees
 
@@ -771,7 +699,7 @@ class Peer:
         """Tells what has changed for a person. The sentence itself is made only then: it looks at every attempt."""
         state, primary = self.state, self._paths.primary
         kind = primary.kind if primary is not None else None
-        shown = (state, kind, *(() if state is PeerState.CONNECTED else (self._trouble, self._service_up)))
+        shown = (state, kind, *(() if state is PeerState.CONNECTED else (self._trouble, self._letters.is_service_up)))
         if shown != self._shown:
             self._shown = shown
             self._events.append(PeerChanged(self.name, state, self._why(state, now)))
