@@ -385,7 +385,7 @@ class PathAgent:
         return sample
 
     def follow(self, source: Address, now: Instant) -> None:
-        """The peer's records come from `source`, another path as good as the primary: both ends should use the same.
+        """The peer sends on the path from `source`, as good as the primary: both ends should use the same.
 
         Several may open at once, through a NAT with a port for each destination; the ends must agree on which to keep
         before either lets the others go.

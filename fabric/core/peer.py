@@ -319,11 +319,13 @@ class Peer:
         if not self._keying.holds(control.local_index):
             return
         match decode_control(control.payload):
-            case Probe(token=token):
+            case Probe(token=token, use=use):
                 self._lane.send_control(
                     control.local_index, encode_control(ProbeReply(token, control.source)), control.source
                 )
                 self._paths.handle_probe(control.source, now)
+                if use and not self._is_client:
+                    self._paths.follow(control.source, now)  # one end leads, so that both come to use the same path
             case ProbeReply(token=token, observed=observed):
                 self._handle_reply(token, control.source, observed, now)
             case Close(reason=reason):
@@ -485,8 +487,6 @@ class Peer:
             self._paths.handle_heard(now)
             return
         self._paths.handle_probe(source, now)
-        if not self._is_client:
-            self._paths.follow(source, now)  # one end leads, so that both come to use the same path
 
     def _judge(self, now: Instant) -> None:
         """Whatever ends by itself or by revocation ends at once: the session, its keys, and the gate."""
@@ -562,7 +562,9 @@ class Peer:
         live = self._keying.live
         if live is not None and not self._keying.is_suspect:
             room = payload_limit(due.to, due.packet_bytes) - DATA_OVERHEAD_BYTES - 1 if due.packet_bytes else 0
-            probe = Probe(due.token, max(0, room - PROBE_BYTES))
+            primary = self._paths.primary
+            is_used = self._is_client and primary is not None and primary.address == due.to
+            probe = Probe(due.token, max(0, room - PROBE_BYTES), is_used)
             self._lane.send_control(live.local_index, encode_control(probe), due.to, whole=True)
         elif self._gateway.is_open and not due.packet_bytes:
             self._transmits.append(Transmit(due.to, self._gateway.wrap_probe(due.token, now)))

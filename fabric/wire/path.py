@@ -8,7 +8,7 @@ Gated bodies (first byte is the kind; a PIECE of a handshake message, kind 4, is
 
 Inside a sealed record of kind CONTROL:
 
-    PROBE        1 | token 16 | zero 20 or more             longer ones find out how much the path carries
+    PROBE        1 | token 16 | use u8 | zero 19 or more    longer ones find out how much the path carries
     PROBE_REPLY  2 | token 16 | address of the prober as seen here
     CLOSE        3 | reason u8
     OFFER        4 | offer (see `offer`)                    the sender's candidates have changed
@@ -74,10 +74,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`padding` makes a longer probe of it, to find out how much a path carries; its content says nothing."""
+    """`padding` makes a longer probe of it, to find out how much a path carries; its content says nothing. With `use`
+    the sender says that this is the path which it sends on, so that the other end can do so too."""
 
     token: bytes
     padding: int = 0
+    use: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +146,8 @@ def decode_gated_message(body: bytes) -> GatedMessage:
 
 def encode_control(message: ControlMessage) -> bytes:
     match message:
-        case Probe(token, padding):
-            return bytes((ControlKind.PROBE,)) + token + _PADDING + bytes(padding)
+        case Probe(token, padding, use):
+            return bytes((ControlKind.PROBE,)) + token + bytes((use,)) + _PADDING[1:] + bytes(padding)
         case ProbeReply(token, observed):
             return bytes((ControlKind.PROBE_REPLY,)) + token + encode_address(observed)
         case Close(reason):
@@ -163,8 +165,8 @@ def decode_control(payload: bytes) -> ControlMessage:
     match reader.take_u8():
         case ControlKind.PROBE:
             probe = Probe(reader.take(TOKEN_BYTES))
-            reader.take(len(_PADDING))
-            return Probe(probe.token, reader.remaining)
+            use = reader.take(len(_PADDING))[0] == 1
+            return Probe(probe.token, reader.remaining, use)
         case ControlKind.PROBE_REPLY:
             return ProbeReply(reader.take(TOKEN_BYTES), decode_address(reader))
         case ControlKind.CLOSE:
