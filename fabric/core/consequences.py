@@ -91,6 +91,11 @@ class Consequences:
         self.events.extend(self.wants.note(peer))
         if peer.take_doubt():
             self._relays.doubt(now)  # the way to the relays may have gone with it, and is wanted next
+        carried = peer.take_carried()
+        if carried is not None:
+            self._relays.handle_carried(peer.name, carried, now)
+        elif peer.is_cut_off(now):
+            self._relays.want_more(peer.name, now)
         observed = peer.take_observed()
         if observed is not None and self._own.handle_observed(peer.name, observed):
             self.spread_candidates(moved=False, now=now)

@@ -632,6 +632,9 @@ class PathAgent:
         if self.primary is not None:
             self.primary.mtu.stop()
         self.primary = None
+        for path in self._paths.values():
+            if path.valid:
+                path.next_probe = now  # which of the spares is the best now is asked of all at once
         self._choose(now)
         if self.primary is None:
             self._events.append(PrimaryChanged(None))

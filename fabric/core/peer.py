@@ -69,6 +69,8 @@ from fabric.wire.path import (
 from fabric.wire.rendezvous import Granted, Introduction, ToService
 
 MAX_PINGS = 64
+CUT_OFF_S = 10.0
+"""The two ends may have chosen relays that only one of them reaches."""
 TURN_S = 0.75
 """Longer than a round trip, so that one end's probe answers for both; a dead path is still noticed within 10 s."""
 
@@ -107,6 +109,8 @@ class Peer:
         self._steering: tuple[Address, int, Address | None] | None = None
         self._is_doubtful = False
         self._observed: Address | None = None
+        self._carried: tuple[Address, ...] = ()
+        self._pathless: Instant | None = None
         self._last_seen: Instant | None = None
         self._trouble = ""
         self._pings: dict[bytes, int] = {}
@@ -238,6 +242,18 @@ class Peer:
         """Returns whether the primary stopped to answer, once."""
         was, self._is_doubtful = self._is_doubtful, False
         return was
+
+    def take_carried(self) -> tuple[Address, ...] | None:
+        """Returns the channels at relays on which the peer answers, where that has changed."""
+        carried = tuple(path.address for path in self._paths.paths if path.is_relayed and path.valid)
+        if carried == self._carried:
+            return None
+        self._carried = carried
+        return carried
+
+    def is_cut_off(self, now: Instant) -> bool:
+        """Whether nothing has led to the peer for a while: then every relay that may do is worth a try."""
+        return self._pathless is not None and now - self._pathless >= CUT_OFF_S
 
     def take_observed(self) -> Address | None:
         """Returns where the peer saw the own UDP port, once for each time that it said so."""
@@ -643,6 +659,8 @@ class Peer:
         if self.papers.record.enabled:
             self._keying.pursue(self._paths.primary, now)
             self._drain_keying(now)
+        is_pathless = self._paths.primary is None and self.is_introduced and self.papers.offer is not None
+        self._pathless = (self._pathless or now) if is_pathless else None
         self._opener.plan(self._paths, now, is_live=self._keying.live is not None and not self._keying.is_suspect)
         self._drain_opener(now)
         self._steer()
