@@ -45,7 +45,7 @@ UPNP_PATIENCE_S = 60.0
 NAT_PMP_RETRY_LIMIT_S = 64.0
 
 
-class Pace:
+class AskingPace:
     """Draws its own chances, so that the hosts of a LAN don't ask in step."""
 
     def __init__(self, draw: Draw) -> None:

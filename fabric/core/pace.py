@@ -16,6 +16,10 @@ class Pace:
         """When it may be done next; in the past where it may at once."""
         return self._paid_until - self._slack_s
 
+    def refill(self) -> None:
+        """What was done before counts no more."""
+        self._paid_until = -NEVER
+
     def try_take(self, now: Instant) -> bool:
         """It is done where that is allowed now."""
         if now < self.free_at:

@@ -18,7 +18,6 @@ import enum
 from collections import deque
 from dataclasses import dataclass, field
 
-from fabric.core.allowance import Allowance
 from fabric.core.machine import Draw, Instant, Transmit
 from fabric.core.mapping import (
     AskedGateway,
@@ -50,8 +49,9 @@ from fabric.core.mapping_pace import (
     RETRY_S,
     UPNP_PATIENCE_S,
     UPNP_RENEW_S,
-    Pace,
+    AskingPace,
 )
+from fabric.core.pace import Pace
 from fabric.core.timers import Timers
 from fabric.errors import DecodeError
 from fabric.wire.address import Address, Transport
@@ -126,7 +126,7 @@ class PortMapping:
     for others, for hours, what a crash has left (RFC 6887 section 11.3)."""
 
     def __init__(self, draw: Draw, nonce: bytes | None = None, lifetime_s: int = LIFETIME_S) -> None:
-        self._pace = Pace(draw)
+        self._pace = AskingPace(draw)
         self._lifetime_s = lifetime_s
         nonce = draw(NONCE_BYTES) if nonce is None else nonce
         self._wishes = {transport: Wish(nonce) for transport in TRANSPORTS}
@@ -141,7 +141,7 @@ class PortMapping:
         self._close_tries = 0
         self._deaf_until: Instant = 0.0
         self._awaits_address = False
-        self._tells = Allowance(TELLS_AT_ONCE, TELL_PAUSE_S)
+        self._tells = Pace(TELL_PAUSE_S, TELLS_AT_ONCE)
         self._told: tuple[Address, ...] = ()
         self._events: deque[MappingEvent] = deque()
         self._transmits: deque[Transmit] = deque()
@@ -557,7 +557,7 @@ class PortMapping:
             return
         if addresses == self._told:
             self._timers.cancel(_Timer.TELL)
-        elif self._tells.take(now):
+        elif self._tells.try_take(now):
             self._timers.cancel(_Timer.TELL)
             self._told = addresses
             self._events.append(MappingsChanged(addresses))

@@ -19,12 +19,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fabric.core.allowance import Allowance
 from fabric.core.askable import is_askable, may_be_seen
 from fabric.core.binding_query import RETRIES_S, TRANSACTION_BYTES
 from fabric.core.machine import NEVER, Draw, Instant, Transmit
 from fabric.core.mapping_lifetime import SILENT_SOCKET, MappingLifetime
 from fabric.core.nat_probe import PATIENCE_S, NatProbe
+from fabric.core.pace import Pace
 from fabric.errors import DecodeError
 from fabric.wire.address import Address
 from fabric.wire.nat import UNKNOWN_NAT, NatBehaviour
@@ -84,8 +84,8 @@ class Reflexive:
         self._look_at: Instant = NEVER
         self._looked_at: Instant = -NEVER
         self._pause_s = LOOK_PAUSE_S
-        self._calls = Allowance(CALLS_AT_ONCE, CALL_PAUSE_S)
-        self._looks = Allowance(LOOKS_AT_ONCE, LOOK_PAUSE_S)
+        self._calls = Pace(CALL_PAUSE_S, CALLS_AT_ONCE)
+        self._looks = Pace(LOOK_PAUSE_S, LOOKS_AT_ONCE)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -230,7 +230,7 @@ class Reflexive:
 
     def _begin_look_soon(self, now: Instant) -> None:
         """At once, unless servers have been exchanged too often for that."""
-        if self._looks.take(now) or not self._queries:
+        if self._looks.try_take(now) or not self._queries:
             self._begin_look(now)
             return
         for probe in self._probes:
@@ -300,7 +300,7 @@ class Reflexive:
         else:
             query.next_at = now + RETRIES_S[query.tries]
         query.tries += 1
-        if not query.is_strange or self._calls.take(now):
+        if not query.is_strange or self._calls.try_take(now):
             query.transaction = query.transaction or self._draw(TRANSACTION_BYTES)
             self._transmits.append(Transmit(query.server, binding_request(query.transaction)))
         return forgotten

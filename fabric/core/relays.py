@@ -16,11 +16,11 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from fabric.core.allowance import Allowance
 from fabric.core.askable import is_askable
 from fabric.core.events import RelaysNamed
 from fabric.core.identity import Identity
 from fabric.core.machine import Draw, Instant, Transmit
+from fabric.core.pace import Pace
 from fabric.core.relay_choice import PeerRelays, usable_places
 from fabric.core.relay_station import Ports, Station
 from fabric.core.relay_tls import ChannelsChanged, StationEvent
@@ -96,7 +96,7 @@ class Relays:
         self._to_review: dict[str, None] = {}
         self._let_go_at: dict[str, Instant] = {}
         """By peer that uses more than it needs; the earliest first, as all have the same time to wait."""
-        self._calls = Allowance(CALLS_AT_ONCE, CALL_PAUSE_S)
+        self._calls = Pace(CALL_PAUSE_S, CALLS_AT_ONCE)
         self._dummies: dict[RelayPlace, Address] = {}
         self._transmits: deque[Transmit] = deque()
         self._events: deque[RelayEvent] = deque()
@@ -297,7 +297,7 @@ class Relays:
         station = self._stations.get(place)
         if station is None:
             ports = Ports(
-                self._sign, self._draw, self._events.append, self._transmits.append, self._note, self._calls.take
+                self._sign, self._draw, self._events.append, self._transmits.append, self._note, self._calls.try_take
             )
             station = Station(place, ports, now)
             station.interval_s = self._interval_s
