@@ -141,7 +141,7 @@ class Keying:
 
     def handle_sealed(self, traffic: Traffic, now: Instant) -> None:
         if traffic.sealed:
-            self._sessions.note_used(traffic.local_index, now)
+            self._sessions.note_used(traffic.local_index, traffic.sealed, now)
         if self.live is not None and self.live.local_index == traffic.local_index:
             self.live.highest_counter = max(self.live.highest_counter, traffic.highest_sealed_counter)
 

@@ -24,6 +24,7 @@ from fabric.core.pace import Pace
 from fabric.core.path_mtu import PathMtu
 from fabric.core.reach import BEST_RANK, DIRECT_TCP_RANK, Network, is_one_host, is_relayed, kind_of, rank_of
 from fabric.core.status import PathKind
+from fabric.core.talk import Talk
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
 from fabric.wire.path import TOKEN_BYTES
 
@@ -58,6 +59,9 @@ RELAY_SPARE_INTERVAL_S = 60.0
 """The way to a relay is kept open for all peers together."""
 
 RETRY_S = 0.5
+HUSH_S = 3.0
+"""A conversation has stopped: it is over, or the path is dead."""
+
 BUSY_SILENCE_S = 0.5
 """Data was sent and nothing came back for this long: ask."""
 
@@ -222,6 +226,7 @@ class PathAgent:
         self._probes: deque[ProbeDue] = deque()
         self._events: deque[PathEvent] = deque()
         self._running = False
+        self._talk = Talk()
         self._doors_at: Instant = NEVER
         self._probe_pace = Pace(1 / PROBES_PER_S, PROBES_AT_ONCE)
         self._door_pace = Pace(1 / DOORS_PER_S, DOORS_AT_ONCE)
@@ -404,10 +409,15 @@ class PathAgent:
             path.replies += 1
             self._prove(path, now)
 
-    def handle_heard(self, now: Instant) -> None:
+    def handle_heard(self, now: Instant, records: int = 1) -> None:
         """Records of the session were opened: the primary lives, unless they may be the copies of another relay."""
-        if self.primary is not None and self.copy is None:
-            self._mark_heard(self.primary, now)
+        if self.primary is None or self.copy is not None:
+            return
+        self._mark_heard(self.primary, now)
+        if self._talk.note(records, now):
+            # Whoever only answers sends nothing once nothing comes: the end of a conversation is worth a question.
+            self.primary.next_probe = min(self.primary.next_probe, now + HUSH_S)
+            self._talk.reset()
 
     def handle_sealed(self, now: Instant, records: int = 1) -> None:
         """Records were sent on the primary, so silence means something."""
@@ -538,7 +548,14 @@ class PathAgent:
         if path is self.primary:
             if path.unanswered == 2:
                 self._events.append(PrimaryDoubted())
+                self._ask_spares(now)
             self._choose(now)
+
+    def _ask_spares(self, now: Instant) -> None:
+        """Before the primary is given up: whatever took it may have taken spares as well."""
+        for path in self._paths.values():
+            if path.valid and path is not self.primary:
+                path.next_probe = min(path.next_probe, now)
 
     def _is_hopeless(self, path: Path) -> bool:
         """Whether nobody ever said that the peer is there, and it has not answered for a whole rhythm."""
@@ -632,9 +649,6 @@ class PathAgent:
         if self.primary is not None:
             self.primary.mtu.stop()
         self.primary = None
-        for path in self._paths.values():
-            if path.valid:
-                path.next_probe = now  # which of the spares is the best now is asked of all at once
         self._choose(now)
         if self.primary is None:
             self._events.append(PrimaryChanged(None))
@@ -655,7 +669,7 @@ class PathAgent:
         least = self.primary is None  # then any path is better than none
         best = min(
             (p for p in self._paths.values() if p.is_steady or (least and p.valid)),
-            key=lambda path: _preference(path, now),
+            key=lambda path: (least and path.unanswered > 0, *_preference(path, now)),
             default=None,
         )
         if best is None or best is self.primary:

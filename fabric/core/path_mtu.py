@@ -12,6 +12,7 @@ are whole outer packets in bytes, IP header included.
 from __future__ import annotations
 
 from fabric.core.machine import NEVER, Instant
+from fabric.core.talk import Talk
 
 BASE_BYTES = 1280
 """Every IPv6 path carries it (RFC 8200 section 5), and what is built for IPv4 today does too."""
@@ -33,9 +34,6 @@ FIRST_RAISE_S = 30.0
 CONFIRM_S = 2.0
 """Under traffic the size in use is asked after this often: a path that became narrower shows within 4 s."""
 
-TALK_RECORDS, TALK_S = 4, 10.0
-"""What an idle host says by itself (a router solicitation now and then) is not worth two packets of full length."""
-
 MISSES = 5
 """With every third packet lost, one of 30 such series means nothing."""
 
@@ -54,8 +52,7 @@ class PathMtu:
         self._round = ROUNDS
         self._misses = 0
         self._raised = False
-        self._sealed = 0
-        self._sealed_at: Instant = -NEVER
+        self._talk = Talk()
         self._confirm_at: Instant = NEVER
         self._next: Instant = NEVER
         self.since: Instant = -NEVER
@@ -92,11 +89,9 @@ class PathMtu:
 
     def handle_sealed(self, records: int, now: Instant) -> None:
         """So many records with data were sent on this path."""
-        self._sealed = records + (self._sealed if now - self._sealed_at < TALK_S else 0)
-        self._sealed_at = now
-        if self._sealed >= TALK_RECORDS and self.is_settled and self._confirm_at == NEVER:
+        if self._talk.note(records, now) and self.is_settled and self._confirm_at == NEVER:
             self._confirm_at = now + CONFIRM_S
-            self._sealed = 0
+            self._talk.reset()
 
     def handle_answer(self, size: int, now: Instant) -> None:
         """A probe of `size` bytes got through."""

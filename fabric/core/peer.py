@@ -358,7 +358,7 @@ class Peer:
         if traffic.opened:
             self._last_seen = now
             if self._keying.handle_opened(traffic, now):
-                self._handle_heard(traffic.source, now)
+                self._handle_heard(traffic.source, traffic.opened, now)
         elif traffic.sealed:
             self._paths.handle_sealed(now, traffic.sealed)
         self._settle(now)
@@ -497,10 +497,10 @@ class Peer:
         else:
             self._paths.handle_probe(met.source, now)
 
-    def _handle_heard(self, source: Address | None, now: Instant) -> None:
+    def _handle_heard(self, source: Address | None, records: int, now: Instant) -> None:
         """Records of the live session opened; `source` where they came from elsewhere than the primary."""
         if source is None:
-            self._paths.handle_heard(now)
+            self._paths.handle_heard(now, records)
             return
         self._paths.handle_probe(source, now)
 

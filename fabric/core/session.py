@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fabric.core.machine import Instant
 from fabric.core.settings import Settings
+from fabric.core.talk import Talk
 from fabric.crypto.aead import Suite
 from fabric.dataplane.contract import Lane, SessionKeys
 
@@ -46,6 +47,7 @@ class Sessions:
         self._straggling: dict[int, Instant] = {}
         self.live: Session | None = None
         self.waiting: Session | None = None
+        self._talk = Talk()
 
     def install(self, keys: SessionKeys, *, awaiting: bool, ends: Instant, now: Instant) -> None:
         """The end of the peer's certificate is `ends`; the settings' own bound applies as well."""
@@ -82,9 +84,11 @@ class Sessions:
         old = now >= live.started + patience * self._settings.rekey_after_s + margin_s
         return old or live.highest_counter >= self._settings.rekey_after_records
 
-    def note_used(self, local_index: int, now: Instant) -> None:
-        """Frames were sealed under this session."""
+    def note_used(self, local_index: int, records: int, now: Instant) -> None:
+        """So many records with frames were sealed under this session; an idle host's chatter makes it no used one."""
         live = self.live
+        if not self._talk.note(records, now):
+            return
         if live is not None and live.local_index == local_index and live.used is None:
             live.used = now
             live.ends = min(live.ends, now + self._settings.session_life_s)

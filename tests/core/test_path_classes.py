@@ -217,6 +217,38 @@ def test_one_copy_is_enough_on_a_direct_path(peer: Peer) -> None:
     assert peer.agent.copy is None
 
 
+def test_a_spare_that_died_with_the_primary_is_not_taken_for_a_relay_that_lives(peer: Peer) -> None:
+    peer.answering = {RELAY: 0.05, LINK: 0.01, PUBLIC: 0.02}
+    peer.agent.handle_channels([RELAY], peer.now)
+    peer.offer(PUBLIC, DOOR)
+    peer.agent.handle_link(LINK, DOOR, peer.now)
+    peer.run(10.0)
+    assert peer.primary == PUBLIC
+    del peer.answering[PUBLIC], peer.answering[LINK]
+    died = peer.now
+    peer.events.clear()
+    while peer.primary != RELAY:
+        peer.agent.handle_sealed(peer.now)
+        peer.run(0.1)
+    assert peer.now - died < 3.0
+    assert PrimaryChanged(LINK) not in peer.events
+
+
+def test_whoever_only_answers_notices_the_silence_after_a_conversation(peer: Peer) -> None:
+    peer.answering = {RELAY: 0.05, PUBLIC: 0.02}
+    peer.agent.handle_channels([RELAY], peer.now)
+    peer.offer(PUBLIC)
+    peer.run(5.0)
+    for _ in range(100):
+        peer.agent.handle_heard(peer.now)
+        peer.run(0.05)
+    del peer.answering[PUBLIC]
+    died = peer.now
+    while peer.primary == PUBLIC:
+        peer.run(0.1)
+    assert peer.now - died < 5.5
+
+
 def test_a_path_that_came_and_went_has_to_show_more_before_it_is_primary_again(peer: Peer) -> None:
     peer.answering = {RELAY: 0.05, PUBLIC: 0.02}
     peer.agent.handle_channels([RELAY], peer.now)

@@ -78,12 +78,20 @@ def test_an_earlier_end_shortens_a_running_session() -> None:
 def test_a_session_without_rekey_ends_of_itself() -> None:
     _, sessions = make()
     sessions.install(keys(1), awaiting=False, ends=1e9, now=0.0)
-    sessions.note_used(1, 1.0)
+    sessions.note_used(1, 4, 1.0)
     assert not sessions.is_rekey_due(119.0)
     assert sessions.is_rekey_due(120.0)
     assert not sessions.is_rekey_due(125.0, margin_s=10.0)
     assert not sessions.handle_timeout(180.0)
     assert sessions.handle_timeout(181.0)
+
+
+def test_what_an_idle_host_says_by_itself_does_not_make_a_session_a_used_one() -> None:
+    _, sessions = make()
+    sessions.install(keys(1), awaiting=False, ends=1e9, now=0.0)
+    for minute in range(10):
+        sessions.note_used(1, 2, minute * 30.0)
+    assert not sessions.is_rekey_due(299.0)
 
 
 def test_a_session_that_seals_no_frame_lives_longer_but_not_for_ever() -> None:
@@ -98,7 +106,7 @@ def test_a_session_that_seals_no_frame_lives_longer_but_not_for_ever() -> None:
 def test_the_first_frame_after_a_pause_makes_a_rekey_due_at_once_and_bounds_the_life() -> None:
     _, sessions = make()
     sessions.install(keys(1), awaiting=False, ends=1e9, now=0.0)
-    sessions.note_used(1, 200.0)
+    sessions.note_used(1, 4, 200.0)
     assert sessions.is_rekey_due(200.0)
     assert sessions.handle_timeout(380.0)
 

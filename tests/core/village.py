@@ -148,11 +148,11 @@ class Village:
         ]
 
     def send_frame(self, name: str, peer: str) -> None:
-        """`name` seals a frame for `peer` under the session that is live."""
+        """`name` seals some frames for `peer` under the session that is live."""
         house = self.houses[name]
         index = house.lane.sealing
         assert index is not None
-        house.node.handle_traffic([Traffic(peer, index, 0, 1, None, self.now, 0, None)], self.now)
+        house.node.handle_traffic([Traffic(peer, index, 0, 10, None, self.now, 0, None)], self.now)
         self.settle(house)
 
     def settle(self, house: House) -> None:
