@@ -24,6 +24,7 @@ from fabric.core import (
     relay_choice,
     relays,
     seeking,
+    talk,
     telling,
 )
 from fabric.core.mapping_pace import LIFETIME_S, UPNP_RENEW_S
@@ -80,7 +81,7 @@ PHRASES = {
         f"UDP port {beacon.PORT} of {beacon.GROUP_4} and of {beacon.GROUP_6}",
         "then after " + listed(beacons.INTERVALS_S[1:], " and every ") + " s",
         f"{1 / beacons.SPACING_S:g} a second in all, on at most {multicast.MAX_LINKS} interfaces",
-        f"({path.BUSY_SILENCE_S + path.PATIENCE * path.RETRY_S:g} s), idle after {DEFAULTS.keepalive_s:g} s",
+        f"({path.BUSY_SILENCE_S + path.PATIENCE * path.RETRY_S:g} s), at the end of a conversation after {path.HUSH_S:g} s, idle after {DEFAULTS.keepalive_s:g} s",
         f"not heard for {path.STALE_S:g} s",
         f"waits {TURN_S} s longer",
         f"every {path.SPARE_INTERVAL_S:g} s (a relay every {path.RELAY_SPARE_INTERVAL_S:g} s)",
@@ -132,7 +133,7 @@ SPELLED = (
     (opener.MAX_ROUNDS, 4, "paths.md: after four rounds"),
     (own_addresses.MAX_OBSERVERS, 4, "paths.md: what up to four peers see"),
     (1 + len(telling.AGAIN_S), 3, "paths.md: three times for fear of loss"),
-    (path_mtu.TALK_RECORDS, 4, "paths.md: four records"),
+    (talk.RECORDS, 4, "paths.md: four records"),
     (path_mtu.MISSES, 5, "paths.md: five misses"),
     (slices.EXPIRY_S, 1.0, "paths.md: for at most one second"),
     (stun.MAX_AMPLIFICATION, 3, "protocol.md: three times the bytes"),

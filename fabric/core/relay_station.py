@@ -2,7 +2,7 @@
 
     looking --CHALLENGE over UDP--> up over UDP --three REFRESHes unanswered--> looking
        |                                ^
-       +--1.25 s of silence--> TLS wanted --link, CHALLENGE--> up over TLS, still looking --CHALLENGE over UDP--+
+       +--0.8 s of silence---> TLS wanted --link, CHALLENGE--> up over TLS, still looking --CHALLENGE over UDP--+
 
 A look is the BIND of any one grant, without a cookie, to every UDP address of the relay at once: the first that
 answers is used. Its CHALLENGE costs the relay nothing. BIND, CHALLENGE, BIND, BOUND: two round trips bring a channel.

@@ -10,8 +10,8 @@ from fabric.core.machine import NEVER, Instant
 from fabric.errors import DecodeError
 from fabric.wire.relay import MAX_REFRESHED
 
-LOOKS_S = (0.25, 0.4, 0.6)
-"""Pauses behind the looks of a series: after 1.25 s of silence UDP is taken for blocked."""
+LOOKS_S = (0.2, 0.3, 0.3)
+"""Pauses behind the looks of a series: after 0.8 s of silence UDP is taken for blocked."""
 LOOK_PAUSE_S = 1.25
 
 REFRESH_RETRIES_S = (0.5, 1.0, 1.0)

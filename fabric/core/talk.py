@@ -1,4 +1,4 @@
-"""Telling a conversation from what an idle host says by itself: a router solicitation, a name asked for now and then."""
+"""Telling a conversation from what an idle host says by itself: a solicitation or a name asked for, now and then."""
 
 from __future__ import annotations
 

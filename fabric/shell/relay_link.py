@@ -41,6 +41,8 @@ OUTBOX_BYTES = 256 << 10
 """A fifth of a second at 10 Mbit/s: no frame that is behind more is sent in time."""
 MAX_MESSAGE_BYTES = 9216 + RELAYED_HEADER_BYTES
 """Jumbo frames, as the relay has it."""
+BATCH = 64
+"""Messages that leave as one: what the pump hands over at once."""
 WAITING_MESSAGES = 64
 """Read ahead: as many as the pump takes from a socket at once."""
 
@@ -156,12 +158,18 @@ class _Outbox:
             self._drop_oldest()
         self._filled.set()
 
-    async def get(self) -> bytes:
+    async def get_batch(self) -> list[bytes]:
+        """Returns what waits, at least one message."""
         while True:
-            while self._messages:
-                if self._messages[0][0] >= trio.current_time():
-                    return self._take()
-                self._drop_oldest()
+            batch: list[bytes] = []
+            now = trio.current_time()
+            while self._messages and len(batch) < BATCH:
+                if self._messages[0][0] >= now:
+                    batch.append(self._take())
+                else:
+                    self._drop_oldest()
+            if batch:
+                return batch
             self._filled = trio.Event()
             await self._filled.wait()
 
@@ -248,9 +256,10 @@ class _Link:
                 try:
                     await tls.do_handshake()
                     self._terms.check(bytes(tls.getpeercert(binary_form=True) or b""), self._place.host)
+                    bundled = _Bundled(tls)
                     socket = await wrap_client_stream(
                         nursery,
-                        tls,
+                        bundled,  # type: ignore[arg-type]  # any stream will do: it is only read from and written to
                         self._authority,
                         RELAY_PATH,
                         message_queue_size=WAITING_MESSAGES,
@@ -261,7 +270,7 @@ class _Link:
                     await trio.aclose_forcefully(tls)
                     raise
             try:
-                await self._talk(nursery, socket)
+                await self._talk(nursery, socket, bundled)
             finally:
                 nursery.cancel_scope.cancel()
                 with trio.CancelScope(shield=True):
@@ -278,11 +287,11 @@ class _Link:
         self._local_ip = str(tcp.socket.getsockname()[0])
         return trio.SSLStream(tcp, self._terms.context, server_hostname=host, https_compatible=True)
 
-    async def _talk(self, nursery: trio.Nursery, socket: WebSocketConnection) -> None:
+    async def _talk(self, nursery: trio.Nursery, socket: WebSocketConnection, bundled: _Bundled) -> None:
         outbox = self.outbox = _Outbox(self._drops)
         self.why = ""
         _log.debug("link to the relay opened", relay=self._place.host)
-        nursery.start_soon(_write, socket, outbox)
+        nursery.start_soon(_write, socket, bundled, outbox)
         self._handle_link(self._relay, True)
         ip, port = self._relay.ip, self._relay.port
         receive, deliver = socket.get_message, self._deliver
@@ -297,11 +306,47 @@ class _Link:
                 deliver([(payload, (ip, port, Transport.RELAY_TLS, channel))])
 
 
-async def _write(socket: WebSocketConnection, outbox: _Outbox) -> None:
+class _Bundled(trio.abc.Stream):
+    """A stream that can hold back what is sent until a whole batch is there: one TLS record and one system call for
+    many messages, each of which the WebSocket writes by itself."""
+
+    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+        self._stream = stream
+        self._held: list[bytes] | None = None
+
+    def hold(self) -> None:
+        self._held = []
+
+    async def release(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            await self._stream.send_all(b"".join(held))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._held is None:
+            await self._stream.send_all(data)
+        else:
+            self._held.append(bytes(data))
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _write(socket: WebSocketConnection, bundled: _Bundled, outbox: _Outbox) -> None:
     while True:
-        message = await outbox.get()
+        batch = await outbox.get_batch()
         with trio.fail_after(STALL_S):
-            await socket.send_message(message)
+            bundled.hold()
+            for message in batch:
+                await socket.send_message(message)
+            await bundled.release()
 
 
 def _unwrap_untrusted(message: bytes | str) -> tuple[int, bytes]:

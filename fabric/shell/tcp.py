@@ -11,6 +11,7 @@ core that is the same connection.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import random
 import socket
 from collections import Counter
@@ -31,8 +32,9 @@ from fabric.shell.tcp_stream import OpeningError, close_at_once, open_listeners,
 from fabric.wire.address import Address, Target, Transport
 
 CONNECT_S = 8.0
-ATTEMPT_S = 0.95
-"""The kernel would send the next SYN after 1 s, the one after after 3 s: a new attempt keeps the pace."""
+ATTEMPTS_S = (0.25, 0.45, 0.95)
+"""The kernel would send the next SYN after 1 s, the one after after 3 s. The first dies at the other end's filter often
+enough, so it is tried anew sooner, though not before the answer of a distant peer; then the kernel's pace is kept."""
 
 PAUSE_S = (0.15, 0.25)
 """After a refusal: the peer's NAT, or the peer, was not ready. Drawn, so that two ends don't stay out of step."""
@@ -193,9 +195,9 @@ class TcpLinks:
         """Returns a connection, or why there is none."""
         why = "no answer"
         with trio.move_on_after(CONNECT_S):
-            while True:
+            for patience_s in (*ATTEMPTS_S, *itertools.repeat(ATTEMPTS_S[-1], int(CONNECT_S / PAUSE_S[0]))):
                 try:
-                    return await open_stream(self._port, to, ATTEMPT_S)
+                    return await open_stream(self._port, to, patience_s)
                 except OpeningError as error:
                     why = error.why
                     if error.is_final:
