@@ -57,8 +57,8 @@ def why(teller: Endpoint, peer: Endpoint) -> str:
     return teller.status()[peer.name].why
 
 
-def test_two_that_can_only_be_relayed_know_it_as_soon_as_their_nats_are_known(relayed_world: World) -> None:
+def test_two_that_can_only_be_relayed_know_it_once_forwarded_ports_were_tried(relayed_world: World) -> None:
     alpha, beta = relayed_world.pair(Access.SYMMETRIC, Access.SYMMETRIC)
-    relayed_world.run_for(10.0)
+    relayed_world.run_for(25.0)
     for teller, peer in ((alpha, beta), (beta, alpha)):
         assert "because both NATs give every destination its own port; forward UDP" in why(teller, peer)
