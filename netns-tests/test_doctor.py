@@ -1,10 +1,10 @@
 """What `fabric doctor` says of networks that are known to the letter, and of the paths between them.
 
-           ( internet )
-      |        |         |           |
- [discovery] port-r.  symmetric   symmetric      TCP 443 only
-               |         |           |               |
-              ada       ben         cid             dot
+          ( internet )
+     |        |         |           |
+[discovery] port-r.  symmetric   symmetric      TCP 443 only
+              |         |           |               |
+             ada       ben         cid             dot
 """
 
 from __future__ import annotations

@@ -81,7 +81,8 @@ PHRASES = {
         f"UDP port {beacon.PORT} of {beacon.GROUP_4} and of {beacon.GROUP_6}",
         "then after " + listed(beacons.INTERVALS_S[1:], " and every ") + " s",
         f"{1 / beacons.SPACING_S:g} a second in all, on at most {multicast.MAX_LINKS} interfaces",
-        f"({path.BUSY_SILENCE_S + path.PATIENCE * path.RETRY_S:g} s), at the end of a conversation after {path.HUSH_S:g} s, idle after {DEFAULTS.keepalive_s:g} s",
+        f"({path.BUSY_SILENCE_S + path.PATIENCE * path.RETRY_S:g} s), at the end of a conversation after "
+        f"{path.HUSH_S:g} s, idle after {DEFAULTS.keepalive_s:g} s",
         f"not heard for {path.STALE_S:g} s",
         f"waits {TURN_S} s longer",
         f"every {path.SPARE_INTERVAL_S:g} s (a relay every {path.RELAY_SPARE_INTERVAL_S:g} s)",

@@ -23,6 +23,8 @@ from fabric.wire.address import Address, Transport
 from fabric.wire.rendezvous import RelayPlace, ToEndpoint
 from tests.shell.homestead import Homestead, found, service_context
 
+pytestmark = pytest.mark.slow
+
 Answer = Callable[[bytes], bytes]
 RELAY = Address("192.0.2.9", 443, Transport.RELAY_TLS)
 

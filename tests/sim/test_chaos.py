@@ -15,6 +15,8 @@ from tests.sim.network import Policy
 from tests.sim.place import POLICIES, Access
 from tests.sim.world import World
 
+pytestmark = pytest.mark.slow
+
 BAD_LINE = Quality(latency_s=0.04, jitter_s=0.03, loss=0.1, duplication=0.05, reordering=0.1)
 TOGETHER_S = 60.0
 """After the last mishap, by then all are connected that can be, on whatever path."""

@@ -34,6 +34,7 @@ HOPELESS_DATAGRAMS = 20_000
 IDLE_SEARCH_A_SECOND = 16.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), list(itertools.product(Access, Access)), ids=lambda a: a.value)
 def test_a_pair_ends_up_on_the_path_that_the_oracle_says(world: World, one: Access, other: Access) -> None:
     alpha, beta = world.pair(one, other)

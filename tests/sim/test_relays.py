@@ -15,6 +15,8 @@ from tests.sim.oracle import is_direct
 from tests.sim.place import Access
 from tests.sim.world import World
 
+pytestmark = pytest.mark.slow
+
 FIRST_FRAME_S = 3.0
 BEST_WITHIN_S = 75.0
 

@@ -13,6 +13,8 @@ from tests.sim.survey_plot import draw
 from tests.sim.survey_table import tabulate
 from tests.sim.world import World
 
+pytestmark = pytest.mark.slow
+
 ENDPOINTS = 300
 
 FIRST_FRAME_P99_S = 5.0
