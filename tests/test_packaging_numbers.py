@@ -13,6 +13,7 @@ from fabric.core import (
     beacons,
     guessing,
     offer_inbox,
+    one_path,
     opener,
     own_addresses,
     passing,
@@ -83,7 +84,7 @@ PHRASES = {
         f"{1 / beacons.SPACING_S:g} a second in all, on at most {multicast.MAX_LINKS} interfaces",
         f"({path.BUSY_SILENCE_S + path.PATIENCE * path.RETRY_S:g} s), at the end of a conversation after "
         f"{path.HUSH_S:g} s, idle after {DEFAULTS.keepalive_s:g} s",
-        f"not heard for {path.STALE_S:g} s",
+        f"not heard for {one_path.STALE_S:g} s",
         f"waits {TURN_S} s longer",
         f"every {path.SPARE_INTERVAL_S:g} s (a relay every {path.RELAY_SPARE_INTERVAL_S:g} s)",
         f"every {relays.INTERVAL_S:g} to {relays.MAX_INTERVAL_S:g} s, for all peers at once",

@@ -6,7 +6,8 @@ from fabric.core.acquaintance import Acquaintance
 from fabric.core.explain import Case, Here, explain
 from fabric.core.keying import Keying
 from fabric.core.machine import Instant
-from fabric.core.path import PUNCH_INTERVALS_S, Path, PathAgent
+from fabric.core.one_path import Path
+from fabric.core.path import PUNCH_INTERVALS_S, PathAgent
 from fabric.core.status import Attempt, Outcome, PathStatus, PeerState, PeerStatus
 from fabric.dataplane.contract import PeerCounters
 from fabric.wire.nat import UNKNOWN_NAT

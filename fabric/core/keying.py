@@ -14,7 +14,7 @@ from fabric.core.gate import Freshness
 from fabric.core.handshake import CheckPeer, Party
 from fabric.core.machine import Instant, drain
 from fabric.core.negotiation import Agreed, FinishRepeated, Negotiation, Outgoing
-from fabric.core.path import Path
+from fabric.core.one_path import Path
 from fabric.core.session import IDLE_FACTOR, Session, Sessions
 from fabric.core.surroundings import Surroundings
 from fabric.core.timers import Timers

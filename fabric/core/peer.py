@@ -32,6 +32,7 @@ from fabric.core.guessing import is_hopeless
 from fabric.core.keying import AttemptFailed, BecameLive, CallDue, Keying, Met, SessionEnded
 from fabric.core.machine import NEVER, Instant, Transmit, drain
 from fabric.core.offer_inbox import OfferInbox
+from fabric.core.one_path import payload_limit
 from fabric.core.opener import Opener
 from fabric.core.path import (
     DoorDue,
@@ -40,7 +41,6 @@ from fabric.core.path import (
     PrimaryChanged,
     PrimaryDoubted,
     ProbeDue,
-    payload_limit,
 )
 from fabric.core.reach import Network
 from fabric.core.records import PeerRecord

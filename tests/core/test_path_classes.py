@@ -7,14 +7,13 @@ import random
 import pytest
 
 from fabric.core.machine import drain
+from fabric.core.one_path import STREAM_LIMIT_BYTES, payload_limit
 from fabric.core.path import (
     DOOR_DELAY_S,
-    STREAM_LIMIT_BYTES,
     DoorDue,
     LinkForgotten,
     PathAgent,
     PrimaryChanged,
-    payload_limit,
 )
 from fabric.core.status import PathKind
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
