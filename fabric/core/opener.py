@@ -122,6 +122,8 @@ class Opener:
                     self._guess(own, offer, now)
                 case Seek.TCP if not paths.has_best_udp:
                     self.wants_tcp = True
+                case Seek.TCP_OVER:
+                    self.wants_tcp = False
                 case _:
                     pass
         self._guesses.extend(self._guesser.take_due(now))

@@ -22,12 +22,15 @@ GUESS_DELAY_S = 1.2
 """Two round trips of the longest kind: whatever opens by itself has opened by then."""
 
 TCP_DELAY_S = 2.0
+TCP_WANTED_S = 900.0
+"""Longer than the longest pause between two looks. A peer that is away for months keeps no port open."""
 
 
 class Seek(enum.Enum):
     OFFER = enum.auto()
     GUESS = enum.auto()
     TCP = enum.auto()
+    TCP_OVER = enum.auto()
 
 
 class Seeking:
@@ -38,6 +41,7 @@ class Seeking:
     def begin(self, now: Instant, *, udp_is_hopeless: bool) -> None:
         """Both ends look from now on."""
         self._timers.set_if_unset(Seek.GUESS, now + GUESS_DELAY_S)
+        self._timers.set(Seek.TCP_OVER, now + TCP_WANTED_S)
         self._timers.set_if_unset(Seek.TCP, now if udp_is_hopeless else now + TCP_DELAY_S)
 
     def plan(self, now: Instant, *, is_best: bool, is_live: bool, is_hopeless: bool) -> None:

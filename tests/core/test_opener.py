@@ -13,7 +13,7 @@ from fabric.core.guessing import GUESSES_AT_MOST, ROUND_S, SOCKETS
 from fabric.core.machine import drain
 from fabric.core.opener import MAX_ROUNDS, ROUND_PAUSE_S, Opener
 from fabric.core.path import PathAgent
-from fabric.core.seeking import GUESS_DELAY_S, INTERVALS_S, TCP_DELAY_S
+from fabric.core.seeking import GUESS_DELAY_S, INTERVALS_S, TCP_DELAY_S, TCP_WANTED_S
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
 from fabric.wire.nat import UNKNOWN_NAT, Filtering, Mapping, NatBehaviour
 from fabric.wire.offer import Offer
@@ -216,6 +216,19 @@ def test_tcp_is_wanted_after_udp_had_its_chance_and_at_once_where_udp_is_hopeles
     blocked.begin()
     blocked.run(0.01)
     assert blocked.opener.wants_tcp
+
+
+def test_a_peer_that_is_away_for_long_keeps_no_port_open() -> None:
+    scene = Scene(EASY, EASY)
+    scene.paths.handle_channels([], 0.0)
+    scene.begin()
+    scene.run(TCP_DELAY_S + 0.1)
+    assert scene.opener.wants_tcp
+    scene.run(TCP_WANTED_S)
+    assert not scene.opener.wants_tcp
+    scene.begin()
+    scene.run(TCP_DELAY_S + 0.1)
+    assert scene.opener.wants_tcp
 
 
 def test_the_end_of_the_acquaintance_gives_everything_back() -> None:
