@@ -167,7 +167,10 @@ def test_real_datagrams_replayed_by_a_stranger_get_no_answer_and_harm_nothing(
     assert len(towards) > 5
     pings = Pings(dark.host, friend.overlay_ip())
     for port in ports:
-        assert replies(stranger, (dark.host.ip, port), towards) == []
+        try:
+            assert replies(stranger, (dark.host.ip, port), towards) == []
+        except ConnectionRefusedError:
+            assert port not in udp_ports(dark.host), "a socket that asked the router something, and is gone"
     assert pings.finish().lost == 0
     peer = dark.peer("friend")
     assert peer is not None
