@@ -196,10 +196,9 @@ def test_after_chaos_with_relays_everybody_is_on_the_best_path(relayed_world: Wo
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("round_", range(2))
-def test_after_long_chaos_the_mesh_is_what_was_wished(relayed_world: World, round_: int) -> None:
+def test_after_long_chaos_the_mesh_is_what_was_wished(relayed_world: World) -> None:
     chaos = Chaos(relayed_world, "abcdefgh")
     chaos.wish_all()
-    for _ in range(3):
-        chaos.befall(100, longest_pause_s=60.0)
+    for _ in range(2):
+        chaos.befall(60, longest_pause_s=60.0)
         calm_down(relayed_world, chaos)
