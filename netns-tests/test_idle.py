@@ -22,7 +22,7 @@ from fabric.lab import Endpoint, Lab, Nat, Overlay
 from fabric.lab.overlay import connect, describe
 from fabric.lab.wiretap import Passed, Wiretap
 
-SETTLE_S, COUNTED_S = 20.0, 60.0
+SETTLE_S, COUNTED_S = 30.0, 60.0
 ALLOWED_BYTES = 2_000
 """That an endpoint sends, a minute and a peer."""
 
