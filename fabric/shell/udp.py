@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -54,7 +53,6 @@ _SO_RCVBUFFORCE = 33
 _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_PROBE = 3
-_IP_PKTINFO = 8
 
 
 class UdpSockets:
@@ -117,26 +115,6 @@ class UdpSockets:
             except OSError as error:
                 self._handle_send_error(error, udp, datagram, target, target)
         return len(batch)
-
-    def send_multicast(self, payload: bytes, group: str, port: int, interface_index: int) -> bool:
-        """Sends from a main socket to a group on one link; the hop limit is 1, the kernel's own for multicast.
-
-        False where there is no such interface, or it has no address of the family.
-        """
-        try:
-            if ":" in group:
-                if self.ipv6 is None:
-                    return False
-                self.ipv6.sendto(payload, (group, port, 0, interface_index))
-            else:
-                if self.ipv4 is None:
-                    return False
-                link = struct.pack("@i8x", interface_index)
-                self.ipv4.sendmsg([payload], [(socket.IPPROTO_IP, _IP_PKTINFO, link)], 0, (group, port))
-        except OSError as error:
-            _raise_if_closed(error)
-            return False
-        return True
 
     async def wait_writable(self, target: Target) -> None:
         """Returns once the queue of the socket that serves `target` has room."""

@@ -284,26 +284,3 @@ def test_what_no_udp_socket_carries_goes_elsewhere_or_is_counted(udp: UdpSockets
     udp.elsewhere = lambda _datagram, target: not taken.append(target)  # type: ignore[func-returns-value]
     assert udp.send_batch([item] * 2) == 2
     assert taken == [item[1]] * 2
-
-
-@pytest.mark.parametrize(("group", "family"), [("239.192.7.7", socket.AF_INET), ("ff02::7:7", socket.AF_INET6)])
-async def test_a_multicast_goes_out_on_the_interface_that_is_named(
-    udp: UdpSockets, group: str, family: socket.AddressFamily
-) -> None:
-    loopback = socket.if_nametoindex("lo")
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
-        listener.bind(("", 0))
-        packed = socket.inet_pton(family, group)
-        if family == socket.AF_INET:
-            join = packed + bytes(4) + loopback.to_bytes(4, "little")
-            listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, join)
-        else:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, packed + loopback.to_bytes(4, "little"))
-        port = listener.getsockname()[1]
-        assert not udp.send_multicast(b"hello", group, port, 999_999)
-        if not udp.send_multicast(b"hello", group, port, loopback):
-            pytest.skip("this host's loopback takes no multicast")
-        with trio.fail_after(5):
-            await trio.lowlevel.wait_readable(listener)
-        payload, source = listener.recvfrom(100)
-    assert (payload, source[1]) == (b"hello", udp.port)
