@@ -151,6 +151,6 @@ class Correspondence:
         message = self._papers.seal_offer(offer, self._around.settings.offer_life_s, now)
         if message is not None:
             self._messages.append(message)
-            self._told = (self.candidates, self.nat)
+            self._told = None  # it may never arrive: the next session says it once more
         else:
             self._petition.ask_anew()  # the bundle that was introduced is too old to seal to

@@ -6,6 +6,8 @@ that there is, and whoever gets one looks as well:
     seek --> offer --> peer seeks
       |--- GUESS_DELAY_S, ordinary punching has failed ---> guess
       |--- TCP_DELAY_S, and UDP at all -----------------> TCP
+
+They take turns, so that each hears where the other is: an offer that was lost is not missing for ever.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ GUESS_DELAY_S = 1.2
 """Two round trips of the longest kind: whatever opens by itself has opened by then."""
 
 TCP_DELAY_S = 2.0
-TCP_WANTED_S = 900.0
-"""Longer than the longest pause between two looks. A peer that is away for months keeps no port open."""
+TURNS = 2
+"""Whoever has just said it leaves the next time to the other."""
+
+TCP_WANTED_S = 1500.0
+"""Longer than the longest pause between two looks of one end. A peer that is away for months keeps no port open."""
 
 
 class Seek(enum.Enum):
@@ -37,6 +42,7 @@ class Seeking:
     def __init__(self) -> None:
         self._timers: Timers[Seek] = Timers()
         self._made = 0
+        self._has_said = False
 
     def begin(self, now: Instant, *, udp_is_hopeless: bool) -> None:
         """Both ends look from now on."""
@@ -54,9 +60,11 @@ class Seeking:
             self._timers.cancel(Seek.OFFER)
         elif self._timers.set_if_unset(Seek.OFFER, now + self._interval_s(is_hopeless=is_hopeless)):
             self._made += 1
+            self._has_said = False
 
     def _interval_s(self, *, is_hopeless: bool) -> float:
-        return INTERVALS_S[-1 if is_hopeless else min(self._made, len(INTERVALS_S) - 1)]
+        interval_s = INTERVALS_S[-1 if is_hopeless else min(self._made, len(INTERVALS_S) - 1)]
+        return interval_s * TURNS if self._has_said else interval_s
 
     def note_heard(self) -> None:
         """The peer has said it: the own turn comes an interval later."""
@@ -72,7 +80,9 @@ class Seeking:
         self._made = 0
 
     def take_due(self, now: Instant) -> list[Seek]:
-        return self._timers.take_due(now)
+        due = self._timers.take_due(now)
+        self._has_said = self._has_said or Seek.OFFER in due
+        return due
 
     def next_timeout(self) -> Instant | None:
         return self._timers.next()

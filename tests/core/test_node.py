@@ -9,6 +9,7 @@ from fabric.core.events import ForgetRecord, PathChanged, PeerChanged, Pong, Sto
 from fabric.core.settings import Settings
 from fabric.core.status import PathKind, PeerState
 from fabric.wire.address import Address
+from fabric.wire.offer import decode_offer
 from fabric.wire.path import GatedKind
 from fabric.wire.rendezvous import DeliverOffer, Introduction, ToEndpoint, Withdrawn
 from tests.core.town import UNIX
@@ -339,6 +340,21 @@ def test_offers_of_others_and_old_offers_move_nothing(village: Village) -> None:
     village.run(1.0)
     assert village.houses[A].records[B].offer == stored
     assert village.are_connected(A, B)
+
+
+def test_where_we_are_is_said_again_in_the_next_session_if_the_service_may_have_lost_it(village: Village) -> None:
+    village.meet(A, B)
+    village.lie = lambda _to, message: None if isinstance(message, DeliverOffer) else message
+    village.drop = lambda source, _target: source == A
+    moved = village.houses[A]
+    village.move(moved, "198.51.100.200")
+    village.run(20.0)
+    village.drop = lambda _source, _target: False
+    assert village.run_until(lambda: village.are_connected(A, B), 60.0)
+    village.run(5.0)
+    offer = village.houses[B].records[A].offer
+    assert offer is not None
+    assert moved.address in {candidate.address for candidate in decode_offer(offer).candidates}
 
 
 def test_a_withdrawal_by_the_service_does_not_end_a_session(village: Village) -> None:

@@ -13,7 +13,7 @@ from fabric.core.guessing import GUESSES_AT_MOST, ROUND_S, SOCKETS
 from fabric.core.machine import drain
 from fabric.core.opener import MAX_ROUNDS, ROUND_PAUSE_S, Opener
 from fabric.core.path import PathAgent
-from fabric.core.seeking import GUESS_DELAY_S, INTERVALS_S, TCP_DELAY_S, TCP_WANTED_S
+from fabric.core.seeking import GUESS_DELAY_S, INTERVALS_S, TCP_DELAY_S, TCP_WANTED_S, TURNS, Seek, Seeking
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
 from fabric.wire.nat import UNKNOWN_NAT, Filtering, Mapping, NatBehaviour
 from fabric.wire.offer import Offer
@@ -189,7 +189,21 @@ def test_a_better_path_is_looked_for_ever_more_rarely() -> None:
     gaps = [later - former for former, later in pairwise(scene.offers)]
     assert scene.offers[0] == pytest.approx(INTERVALS_S[0])
     assert gaps == sorted(gaps)
-    assert gaps[-1] == pytest.approx(INTERVALS_S[-1])
+    assert gaps[-1] == pytest.approx(TURNS * INTERVALS_S[-1])
+
+
+def test_the_two_ends_take_turns_at_saying_that_they_look() -> None:
+    one, other = Seeking(), Seeking()
+    said: list[Seeking] = []
+    for now in range(7200):
+        for here, there in ((one, other), (other, one)):
+            if Seek.OFFER in here.take_due(now):
+                said.append(here)
+                there.note_heard()
+            here.plan(now, is_best=False, is_live=True, is_hopeless=False)
+    assert said[0] is one  # both would have said it in the same second, and the other one heard it
+    assert all(former is not later for former, later in pairwise(said))
+    assert len(said) == pytest.approx(len(INTERVALS_S) + 7200 / INTERVALS_S[-1], abs=3)
 
 
 def test_nothing_is_looked_for_once_frames_go_directly() -> None:

@@ -196,7 +196,6 @@ def test_after_chaos_with_relays_everybody_is_on_the_best_path(relayed_world: Wo
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.xfail(reason="seed 604153546: a pair stays on the relay for ten calm minutes, though it could be direct")
 def test_after_long_chaos_the_mesh_is_what_was_wished(relayed_world: World) -> None:
     chaos = Chaos(relayed_world, "abcdefgh")
     chaos.wish_all()
