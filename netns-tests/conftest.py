@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Takes a line with something measured; all of them are shown at the end of the session, and in its report."""
     return lambda line: record_property("figure", line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the daemons said is lost with the laboratory: a failure's report keeps the end of it."""
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and isinstance(lab, Lab) and lab.stands:
+        report.sections.append(("Daemons of the laboratory", lab.describe()))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:

@@ -31,6 +31,20 @@ def test_closing_leaves_no_name_no_mount_and_no_process() -> None:
     assert not lab.directory.exists()
 
 
+def test_a_program_that_was_to_last_and_did_not_is_told_of_with_its_last_words() -> None:
+    lab = Lab("dying")
+    host = lab.site("home", Nat.PUBLIC).host("alice")
+    dying, brief = (host.start("sh", "-c", "echo the sky fell; exit 3", log=f"{n}.log") for n in ("dying", "brief"))
+    asked = host.start("sleep", "1000", log="asked.log")
+    dying.lasting = asked.lasting = True
+    for program in (dying, brief):
+        program.wait()
+    asked.terminate()
+    with pytest.raises(LabError, match=r"^dying ended with 3 BY ITSELF; its last words:\nthe sky fell$"):
+        lab.close()
+    assert leftovers(lab.prefix) == []
+
+
 def test_a_program_that_ignores_signals_is_ended_all_the_same() -> None:
     with Lab("stubborn") as lab:
         stubborn = "trap '' TERM; while :; do sleep 0.1; done"

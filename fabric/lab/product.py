@@ -61,6 +61,7 @@ class Daemon:
             while time.monotonic() < deadline and self.process.running:
                 try:
                     if b"READY=1" in listener.recv(4096):
+                        self.process.lasting = True
                         return
                 except TimeoutError:
                     continue
@@ -90,7 +91,7 @@ class Daemon:
         self.process.resume()
 
     def last_words(self, lines: int = 15) -> str:
-        return "\n".join(self.process.output().splitlines()[-lines:])
+        return self.process.last_words(lines)
 
     def append_configuration(self, text: str) -> None:
         """Adds lines to DIR/config.toml; they hold from the next start."""

@@ -57,7 +57,10 @@ def run(
 
 
 class Program:
-    """A program that goes on running; output and errors go to `log`, one after the other."""
+    """A program that goes on running; output and errors go to `log`, one after the other.
+
+    `lasting`, once set: it is to run until it is asked to end, so that an end of its own is a fault.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,8 @@ class Program:
     ) -> None:
         self.arguments = list(arguments)
         self.log = log
+        self.lasting = False
+        self._was_asked = False
         with log.open("ab") as output:
             self._process = namespace.inside(
                 lambda: subprocess.Popen(
@@ -89,9 +94,23 @@ class Program:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has ended though it was to last and nobody asked it to end."""
+        return self.lasting and not self._was_asked and not self.running
+
     def output(self) -> str:
         """Everything printed so far."""
         return self.log.read_text(errors="replace")
+
+    def last_words(self, lines: int) -> str:
+        return "\n".join(self.output().splitlines()[-lines:])
+
+    def describe(self) -> str:
+        """Whether it runs, and what it said last; of one that failed, more."""
+        state = "runs" if self.running else f"ended with {self._process.returncode}"
+        manner = " BY ITSELF" if self.has_failed else ""
+        return f"{self.log.stem} {state}{manner}; its last words:\n{self.last_words(100 if manner else 15)}"
 
     def wait(self, timeout_s: float = 10.0) -> int:
         """The exit code (minus the signal's number if one ended it). LabError after `timeout_s`."""
@@ -103,6 +122,7 @@ class Program:
     def terminate(self, patience_s: float = 10.0) -> int:
         """Asks it to end, makes it end after `patience_s`, and returns the exit code."""
         if self.running:
+            self._was_asked = True
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
             deadline = time.monotonic() + patience_s
@@ -113,6 +133,7 @@ class Program:
     def kill(self) -> int:
         """Ends it without asking: kill -9."""
         if self.running:
+            self._was_asked = True
             self._process.kill()
         return self._process.wait()
 

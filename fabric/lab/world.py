@@ -124,15 +124,21 @@ class Lab:
         """Whether there is anything that `close` would take down."""
         return bool(self._namespaces)
 
+    def describe(self) -> str:
+        """What has become of every program that was to last, and what each said last: for whoever asks why."""
+        return "\n\n".join(program.describe() for program in self._programs if program.lasting)
+
     def leave_standing(self) -> None:
         """Lets go of everything without taking it down; `destroy_lab(name)` does that another day."""
         self._programs.clear()
         self._namespaces.clear()
 
     def close(self) -> None:
-        """Ends every program, destroys every namespace, and raises LabError if anything is left. Once is enough."""
+        """Ends every program and destroys every namespace. LabError if anything is left, or if a program that was to
+        last had ended by itself. Once is enough."""
         if not self.stands:
             return
+        failed = [program.describe() for program in self._programs if program.has_failed]
         for program in self._programs:
             if program.running:
                 program.resume()
@@ -146,6 +152,8 @@ class Lab:
         shutil.rmtree(self.directory, ignore_errors=True)
         if left:
             raise LabError("the laboratory left behind: " + ", ".join(left))
+        if failed:
+            raise LabError("\n".join(failed))
 
     def __enter__(self) -> Lab:
         return self
