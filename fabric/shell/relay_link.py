@@ -308,11 +308,15 @@ class _Link:
 
 class _Bundled(trio.abc.Stream):
     """A stream that can hold back what is sent until a whole batch is there: one TLS record and one system call for
-    many messages, each of which the WebSocket writes by itself."""
+    many messages, each of which the WebSocket writes by itself.
 
-    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+    Its reader answers pings and closes meanwhile, and knows nothing of a batch that is on its way: one at a time.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._held: list[bytes] | None = None
+        self._turn = trio.StrictFIFOLock()
 
     def hold(self) -> None:
         self._held = []
@@ -320,23 +324,28 @@ class _Bundled(trio.abc.Stream):
     async def release(self) -> None:
         held, self._held = self._held, None
         if held:
-            await self._stream.send_all(b"".join(held))
+            await self._send(b"".join(held))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._held is None:
-            await self._stream.send_all(data)
+            await self._send(data)
         else:
             self._held.append(bytes(data))
             await trio.lowlevel.checkpoint_if_cancelled()
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+        async with self._turn:
+            await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         return await self._stream.receive_some(max_bytes)
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+    async def _send(self, data: bytes | bytearray | memoryview) -> None:
+        async with self._turn:
+            await self._stream.send_all(data)
 
 
 async def _write(socket: WebSocketConnection, bundled: _Bundled, outbox: _Outbox) -> None:

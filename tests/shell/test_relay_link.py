@@ -17,7 +17,7 @@ from fabric.dataplane.contract import Drop
 from fabric.errors import CertificateError
 from fabric.shell import relay_link
 from fabric.shell.proxy import DIRECT, Outlet, parse_proxy
-from fabric.shell.relay_link import OUTBOX_BYTES, STALE_S, RelayLinks, Terms, _Outbox
+from fabric.shell.relay_link import OUTBOX_BYTES, STALE_S, RelayLinks, Terms, _Bundled, _Outbox
 from fabric.shell.tls import context_under
 from fabric.wire.address import Address, Target, Transport
 from fabric.wire.relay import Refresh, encode_relay_message, wrap_relayed
@@ -265,3 +265,41 @@ async def test_a_relay_with_an_impossible_name_is_only_not_reached(homestead: Ho
     async with linked(homestead, 443, host="a..example") as (links, user):
         await user.until(lambda: user.rests > 1)
         assert "no name of a host" in links.why(RELAY)
+
+
+async def test_pings_are_answered_while_a_batch_is_on_its_way() -> None:
+    """The reader of a WebSocket answers by itself, whatever the writer is doing at that moment."""
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    bundled = _Bundled(ours)
+    async with trio.open_nursery() as nursery:
+        bundled.hold()
+        for message in (b"one ", b"two "):
+            await bundled.send_all(message)
+        nursery.start_soon(bundled.release)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(bundled.send_all, b"pong")
+        await trio.testing.wait_all_tasks_blocked()
+        assert b"".join([bytes(await theirs.receive_some(8)), bytes(await theirs.receive_some(8))]) == b"one two pong"
+
+
+async def test_a_relay_that_pings_without_pause_ends_no_link(homestead: Homestead) -> None:
+    async def behave(socket: WebSocketConnection) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ping, socket)
+            while True:
+                await socket.get_message()
+
+    async def ping(socket: WebSocketConnection) -> None:
+        for number in range(200):
+            await socket.ping(number.to_bytes(2))
+        await socket.send_message(wrap_relayed(7, b"done"))
+
+    context, _ = service_context(homestead, "127.0.0.1")
+    async with relay(context, behave) as port, linked(homestead, port) as (links, user):
+        await user.until(lambda: bool(user.ups))
+        while not user.came:
+            for _ in range(64):
+                links.send(bytes(1400), CHANNEL)
+            await trio.lowlevel.checkpoint()
+        assert user.came == [(b"done", CHANNEL)]
+        assert user.ups == [(RELAY, True)]
