@@ -90,7 +90,10 @@ class Consequences:
         self._peers.note(peer)
         self.events.extend(self.wants.note(peer))
         if peer.take_doubt():
-            self._relays.doubt(now)  # the way to the relays may have gone with it, and is wanted next
+            # A router that began anew loses paths, and gives other addresses: the relays' way is wanted next, and then
+            # the peer is to be told.
+            self._relays.doubt(now)
+            self._reflexive.doubt(now)
         carried = peer.take_carried()
         if carried is not None:
             self._relays.handle_carried(peer.name, carried, now)

@@ -397,10 +397,7 @@ class Node:
         self._then.send_beacons(now)
         self._credentials.handle_timeout(now, is_service_up=self._channels.is_up)
         for peer in self._peers.due(now):
-            had_path = peer.has_path
             peer.handle_timeout(now)
-            if had_path and not peer.has_path:
-                self._reflexive.doubt(now)  # a router that began anew loses paths, and gives other addresses
             self._then.settle_peer(peer, now)
         self._then.settle_relays(now)
         self._then.settle_own()

@@ -74,6 +74,13 @@ class Path:
         """Whether it may be primary: a path that was lost soon before has to show more than one answer."""
         return self.valid and self.replies >= 2 * self.losses
 
+    def note_rtt(self, sample_s: float) -> None:
+        """Smooths, but for one sample far below all before: whatever held those up (a host that slept) is over."""
+        if self.rtt_s is None or sample_s < self.rtt_s / 4:
+            self.rtt_s = sample_s
+        else:
+            self.rtt_s = 0.875 * self.rtt_s + 0.125 * sample_s
+
     def is_stale(self, now: Instant) -> bool:
         """Whether the NATs may have shut it meanwhile: it was not heard of for longer than they keep a hole."""
         return not self.is_relayed and self.heard is not None and now - self.heard > STALE_S

@@ -56,6 +56,9 @@ RELAY_SPARE_INTERVAL_S = 60.0
 """The way to a relay is kept open for all peers together."""
 
 RETRY_S = 0.5
+MAX_RETRY_S = 1.5
+"""Between questions on a slow line. One of five seconds is still answered before it counts as dead; and a host that
+slept, which made its line look as slow, is not waited for any longer than that."""
 HUSH_S = 3.0
 """A conversation has stopped: it is over, or the path is dead."""
 
@@ -310,7 +313,7 @@ class PathAgent:
         if size and sent >= path.mtu.since:
             path.mtu.handle_answer(size, now)
         elif not size:
-            path.rtt_s = sample if path.rtt_s is None else 0.875 * path.rtt_s + 0.125 * sample
+            path.note_rtt(sample)
         path.replies += 1
         path.last_answer = now
         self._prove(path, now)
@@ -462,7 +465,7 @@ class PathAgent:
             if path.address not in self._paths:
                 return
         if path.valid or path is self.primary:
-            path.next_probe = now + max(RETRY_S, 1.25 * (path.rtt_s or 0.0))
+            path.next_probe = now + min(max(RETRY_S, 1.25 * (path.rtt_s or 0.0)), MAX_RETRY_S)
         else:
             path.next_probe = now + self._search_interval(path)
             if path.next_probe == NEVER:

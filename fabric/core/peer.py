@@ -128,10 +128,6 @@ class Peer:
         return self.papers.record.gate_index if self.papers.gate_in else None
 
     @property
-    def has_path(self) -> bool:
-        return self._paths.primary is not None
-
-    @property
     def is_introduced(self) -> bool:
         """Whether the two may meet, by all that is known here."""
         return self.papers.record.enabled and self.papers.certificate is not None and not self.papers.void
@@ -239,7 +235,7 @@ class Peer:
         return self._gateway.wrap_probe(self._around.draw(TOKEN_BYTES), now)
 
     def take_doubt(self) -> bool:
-        """Returns whether the primary stopped to answer, once."""
+        """Returns whether the primary stopped to answer, or the last path was lost, once."""
         was, self._is_doubtful = self._is_doubtful, False
         return was
 
@@ -588,6 +584,7 @@ class Peer:
     def _handle_primary(self, to: Address | None, now: Instant) -> None:
         if to is None:
             # Frames still go to the last address: it may come back before anything better is found.
+            self._is_doubtful = True
             self._keying.doubt()
             self._letters.hurry()
             self._letters.offer_if_lost(now)

@@ -45,6 +45,9 @@ CALL_PAUSE_S = 5.0
 STRANGE_INTERVAL_S = 300.0
 """Who never answered is asked ever more rarely, up to this."""
 
+DOUBT_S = 0.5
+"""No doubt comes sooner behind the last sign of a path: what a server has said since still holds."""
+
 MAX_INTERVAL_S = 120.0
 LIFETIME_SHARE = 0.6
 """Of an idle mapping's life passes until it is used again: room for two lost requests."""
@@ -60,6 +63,7 @@ class _Query:
     transaction: bytes | None = None
     tries: int = 0
     reflexive: Address | None = None
+    heard: Instant = -NEVER
     is_strange: bool = True
     """It never answered."""
 
@@ -163,9 +167,10 @@ class Reflexive:
 
     def doubt(self, now: Instant) -> None:
         """What the servers saw may no longer be so, or who was silent may be back: whoever isn't being asked just now
-        is asked at once."""
+        is asked at once, unless it was heard a moment ago. This may be called for every peer and every doubt."""
         for query in self._queries.values():
-            if query.transaction is None or query.is_given_up:
+            is_asked = query.transaction is not None and not query.is_given_up
+            if not is_asked and now - query.heard >= DOUBT_S:
                 query.tries = 0
                 query.next_at = now
 
@@ -258,6 +263,7 @@ class Reflexive:
             self._lifetime.forget()  # perhaps it was let alone for too long
             self._look_at = min(self._look_at, max(now, self._looked_at + LOOK_PAUSE_S))
         query.reflexive = success.address
+        query.heard = now
         query.transaction = None
         query.is_strange = False
         query.tries = 0

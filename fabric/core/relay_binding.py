@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from fabric.core.machine import NEVER, Instant
+from fabric.core.pace import Pace
 from fabric.wire.address import Address
 
 BINDS_PER_S = 50.0
@@ -15,7 +16,10 @@ BINDS_AT_ONCE = 50
 PAUSE_S = 2.0
 PAUSE_LIMIT_S = 60.0
 LASTING_S = 60.0
-"""A relay that takes its channels back sooner is asked for others more and more rarely, not for ever at its pace."""
+ANEW_AT_ONCE = 6
+ANEW_S = 60.0
+"""A host on the move, or behind a router that begins anew, loses a few channels in a row. A relay that takes back one
+after the other is asked for more at this pace, not at its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +39,7 @@ class Binding:
     challenges: int = 0
     pause_s: float = 0.0
     bound_at: Instant = -NEVER
+    anew: Pace = field(default_factory=lambda: Pace(ANEW_S, ANEW_AT_ONCE))
     is_dead: bool = False
     """The relay doesn't take this grant, and won't."""
     is_vain: bool = False
@@ -47,18 +52,18 @@ class Binding:
         self.tries = self.challenges = 0
 
     def back_off(self) -> float:
-        """Returns how long to wait behind a question in vain, or a channel that didn't last: each time twice as
-        long, nothing at first."""
+        """Returns how long to wait behind a question in vain: each time twice as long, nothing at first."""
         pause_s = self.pause_s
         self.pause_s = min(max(PAUSE_S, 2 * pause_s), PAUSE_LIMIT_S)
         return pause_s
 
     def begin_anew(self, now: Instant) -> float:
         """The channel, if there was one, is gone. Returns how long to wait until it is asked for again."""
-        if now - self.bound_at < LASTING_S:
-            return self.back_off()
-        self.pause_s = 0.0
-        return 0.0
+        if now - self.bound_at >= LASTING_S:
+            self.pause_s = 0.0
+        pause_s = max(0.0, self.anew.free_at - now)
+        self.anew.take(now + pause_s)
+        return pause_s
 
 
 class Bindings:
@@ -110,7 +115,8 @@ class Bindings:
         if known is not None:
             del self._by_grant[known.grant_id]
             known.rest()
-            binding.channel, binding.bound_at, binding.pause_s = known.channel, known.bound_at, known.pause_s
+            binding.channel, binding.bound_at = known.channel, known.bound_at
+            binding.pause_s, binding.anew = known.pause_s, known.anew
         self._by_peer[peer] = self._by_grant[grant_id] = self._living[peer] = binding
         if binding.channel is not None:
             self._file(binding, binding.channel)

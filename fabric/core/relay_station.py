@@ -34,6 +34,8 @@ MAX_CHALLENGES = 3
 """To one question: each costs a signature, and a relay that never has enough gets no more."""
 DOUBT_S = 2.0
 """As often as a doubt is worth a question: a thousand peers may lose their paths in one moment."""
+HEARD_S = 0.5
+"""No doubt comes sooner behind the last sign of a path: a relay that was heard since is not meant."""
 DOUBT_LIMIT_S = 30.0
 """What is looked for in vain is looked for more and more rarely, as there may be doubts without end."""
 REFUSED_PAUSE_S = 0.02
@@ -93,6 +95,7 @@ class Station:
         self._lookout = Lookout()
         self._upkeep = Upkeep()
         self._sought: Instant = -NEVER
+        self._doubted: Instant = -NEVER
         self._doubt_s = DOUBT_S
         self.lost_at = now
         """Since when the relay is out of reach; `NEVER` where it is reached."""
@@ -190,7 +193,8 @@ class Station:
             if now - self._sought >= self._doubt_s:
                 self._doubt_s = min(2 * self._doubt_s, DOUBT_LIMIT_S)
                 self._seek(now)
-        elif now - way.heard >= DOUBT_S and not self._upkeep.is_under_way:
+        elif now - way.heard >= HEARD_S and now - self._doubted >= DOUBT_S and not self._upkeep.is_under_way:
+            self._doubted = now
             standing = self._bindings.standing(way.address)
             self._upkeep.begin(_numbers(standing), now, REFRESH_RETRIES_MOVED_S)
 

@@ -121,6 +121,41 @@ def test_a_dead_path_is_noticed_in_time(busy: bool, bound_s: float) -> None:
     assert PrimaryChanged(None) in list(drain(agent.poll_event))
 
 
+def test_a_peer_that_slept_leaves_no_path_behind_that_is_waited_for_long() -> None:
+    """Its answers came seconds late; then the path dies under traffic, before another has shown how fast it is."""
+    agent = make_agent()
+    agent.handle_candidates(host(PUBLIC), 0.0)
+    now = run(agent, 0.0, 6.0, {PUBLIC: 5.9})
+    assert agent.primary is not None
+    assert agent.primary.rtt_s == pytest.approx(5.9)
+    died = now
+    while agent.primary is not None:
+        agent.handle_sealed(now)
+        agent.handle_timeout(now)
+        now = min(agent.next_timeout() or now + 0.1, now + 0.1)
+    assert now - died <= 7.0
+
+
+def test_one_quick_answer_shows_that_what_held_up_the_others_is_over() -> None:
+    agent = make_agent()
+    agent.handle_candidates(host(PUBLIC), 0.0)
+    now = run(agent, 0.0, 6.0, {PUBLIC: 5.9})
+    run(agent, now, now + 10.0, {PUBLIC: 0.01})
+    assert agent.primary is not None
+    assert agent.primary.rtt_s == pytest.approx(0.01)
+
+
+def test_a_line_of_five_seconds_is_a_line() -> None:
+    agent = make_agent()
+    agent.handle_candidates(host(PUBLIC), 0.0)
+    now = run(agent, 0.0, 30.0, {PUBLIC: 5.0})
+    list(drain(agent.poll_event))
+    for _ in range(5):
+        agent.handle_sealed(now)
+        now = run(agent, now, now + 30.0, {PUBLIC: 5.0})
+    assert not [event for event in drain(agent.poll_event) if isinstance(event, PrimaryChanged)]
+
+
 def test_an_idle_path_is_kept_alive_with_few_probes() -> None:
     agent = make_agent()
     agent.handle_candidates(host(PUBLIC), 0.0)

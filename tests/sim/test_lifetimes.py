@@ -132,6 +132,18 @@ def test_a_rebooted_nat_costs_seconds(world: World, access: Access) -> None:
     world.until_frames_pass(alpha, beta, within_s=30.0)
 
 
+def test_a_nat_that_reboots_again_and_again_costs_seconds_each_time(relayed_world: World) -> None:
+    """Each time under another address, so that the relay takes back the channel, and right after the last trouble."""
+    world = relayed_world
+    alpha, beta = connected_pair(world, Access.CARRIER, Access.PORT_RESTRICTED)
+    assert alpha.place is not None
+    for _ in range(6):
+        alpha.place.renumber(world.atlas.public_ip())
+        alpha.lose_line()
+        world.until_frames_pass(alpha, beta, within_s=BACK_WITHIN_S)
+        world.run_for(1.0)
+
+
 def test_a_nat_that_gets_another_address_costs_seconds(world: World) -> None:
     alpha, beta = connected_pair(world, Access.FULL_CONE, Access.PORT_RESTRICTED)
     assert alpha.place is not None
