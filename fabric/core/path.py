@@ -361,10 +361,13 @@ class PathAgent:
             primary.next_probe = min(primary.next_probe, max(primary.heard, now - RETRY_S) + BUSY_SILENCE_S)
 
     def handle_live(self, now: Instant) -> None:
-        """A session stands: sealed probes can find out what the primary carries."""
+        """A session stands: sealed probes can find out what the primary carries.
+
+        Anew where none was answered: a peer that restarted could not open those of the session before.
+        """
         self.is_measuring = True
         for path in self._in_use():
-            if not path.mtu.is_settled:
+            if not path.mtu.is_settled or path.mtu.confirmed is None:
                 self._measure(path, now)
 
     def handle_too_long(self, to: Address, payload_bytes: int, now: Instant) -> None:

@@ -51,6 +51,17 @@ def test_a_move_begins_from_what_every_path_carries() -> None:
     assert limit_of(agent, PEER) == 1420
 
 
+def test_a_peer_that_restarted_while_its_path_was_measured_does_not_leave_it_narrow() -> None:
+    """Long probes are sealed: those of the session that it has forgotten get through, and are not answered."""
+    agent = make_agent(PEER)
+    agent.handle_live(0.0)
+    run(agent, 0.0, 3.0, {PEER: 0})
+    assert limit_of(agent, PEER) < BASE_BYTES
+    agent.handle_live(3.0)
+    run(agent, 3.0, 6.0, {PEER: 1500})
+    assert limit_of(agent, PEER) == 1500
+
+
 def test_what_the_device_of_the_old_network_refused_is_tried_in_the_new_one() -> None:
     agent = make_agent(PEER)
     run(agent, 0.0, 1.0, {PEER: 1500})
