@@ -132,7 +132,7 @@ def test_a_line_that_shrinks_in_mid_transfer_holds_it_up_for_a_moment_only(
     figure(f"path MTU: shrunk to {TUNNEL_MTU} in mid transfer ({kind}): longest stall {stall_s:.1f} s")
     assert sent.intact
     assert stall_s < SHRUNK_STALL_S
-    # Nothing long went from pat to mia meanwhile: that way finds out by these very pings, in as long as the stall may be.
+    # Nothing long went from pat to mia meanwhile: that way finds out by these very pings, as quickly as the other did.
     for here, there in ((mia, pat), (pat, mia)):
         assert pings_whole(here, there, here.status()["endpoint"]["mtu"], count=PINGS_IN_A_STALL), describe(mia, pat)
 
