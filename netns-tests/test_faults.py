@@ -24,6 +24,8 @@ from fabric.lab.stream import Stream
 from fabric.lab.traffic import Transfer, Transferred
 
 CONNECTED_WITHIN_S = 30.0
+PATIENCE_S = {"loses 30 %": 60.0}
+"""Of seven datagrams of a handshake, and two pings each way, all have to arrive: 2 s as a rule, 25 s at worst of 34."""
 STREAMED_S = 2.0
 PER_SECOND = 100
 
@@ -41,7 +43,7 @@ WEATHER = {
 FILE_BYTES = {"loses 30 %": 8_000, "loses 5 %": 500_000}
 USUAL_FILE_BYTES = 2_000_000
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(200)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_two_endpoints_connect_and_what_arrives_is_whole_and_comes_once(
     ida, jon = pair
     started = time.monotonic()
     ida.start()
-    await_reach(ida, jon, CONNECTED_WITHIN_S)
+    await_reach(ida, jon, PATIENCE_S.get(weather, CONNECTED_WITHIN_S))
     took_s = time.monotonic() - started
     streams = [stream(ida, jon), stream(jon, ida)]
     time.sleep(STREAMED_S)
