@@ -45,10 +45,12 @@ class Host:
         self.name = name
         self.namespace = lab.namespace(name)
         self._lab = lab
+        self._leases: dict[Site, int] = {}
         self._uplinks = {"eth0": self._plug_into(site, number, "eth0")}
 
     def _plug_into(self, site: Site, number: int | None, device: str, metric: int | None = None) -> Uplink:
         address, address_6 = site.next_addresses(number)
+        self._leases[site] = int(address.ip) - int(address.network.network_address)
         port = f"{device[-1]}-{self.name}"[:15]
         site.router.connect(port, self.namespace, device)
         site.router.enslave(port, "lan")
@@ -84,9 +86,12 @@ class Host:
         return str(self.address.ip)
 
     def move(self, to: Site, number: int | None = None) -> None:
-        """Pulls the cable here and plugs it in at another site, with an address of that site: roaming."""
+        """Pulls the cable here and plugs it in at another site, with an address of that site: roaming.
+
+        Who comes back gets the address that it had there, as DHCP gives the same lease (RFC 2131 section 4.3.1).
+        """
         self.namespace.remove_device("eth0")
-        self._uplinks["eth0"] = self._plug_into(to, number, "eth0")
+        self._uplinks["eth0"] = self._plug_into(to, number or self._leases.get(to), "eth0")
 
     def add_uplink(self, site: Site, device: str = "eth1") -> Uplink:
         """A second cable, to another site: what is asked there is answered there, all else prefers the first."""
