@@ -20,13 +20,13 @@ from fabric.core.timers import Timers
 INTERVALS_S = (15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """A network that lets nothing better through seldom changes without a sign; an offer and its probes are 5 kB."""
 
+TURNS = 2
+"""Whoever has just said it leaves the next time to the other."""
+
 GUESS_DELAY_S = 1.2
 """Two round trips of the longest kind: whatever opens by itself has opened by then."""
 
 TCP_DELAY_S = 2.0
-TURNS = 2
-"""Whoever has just said it leaves the next time to the other."""
-
 TCP_WANTED_S = 1500.0
 """Longer than the longest pause between two looks of one end. A peer that is away for months keeps no port open."""
 
@@ -54,8 +54,7 @@ class Seeking:
         """After every change: nothing is looked for where nothing is better, or nobody can be told; and seldom where
         nothing is known that could open."""
         if is_best:
-            self._timers.clear()
-            self._made = 0
+            self.stop()
         elif not is_live:
             self._timers.cancel(Seek.OFFER)
         elif self._timers.set_if_unset(Seek.OFFER, now + self._interval_s(is_hopeless=is_hopeless)):
@@ -73,11 +72,13 @@ class Seeking:
     def hurry(self) -> None:
         """Something has changed: from the shortest interval again."""
         self._made = 0
+        self._has_said = False
         self._timers.cancel(Seek.OFFER)
 
     def stop(self) -> None:
         self._timers.clear()
         self._made = 0
+        self._has_said = False
 
     def take_due(self, now: Instant) -> list[Seek]:
         due = self._timers.take_due(now)

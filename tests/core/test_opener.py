@@ -206,6 +206,15 @@ def test_the_two_ends_take_turns_at_saying_that_they_look() -> None:
     assert len(said) == pytest.approx(len(INTERVALS_S) + 7200 / INTERVALS_S[-1], abs=3)
 
 
+def test_whoever_had_found_the_best_path_looks_as_soon_as_ever_once_it_is_lost() -> None:
+    seeking = Seeking()
+    seeking.plan(0.0, is_best=False, is_live=True, is_hopeless=False)
+    assert Seek.OFFER in seeking.take_due(INTERVALS_S[0])
+    seeking.plan(20.0, is_best=True, is_live=True, is_hopeless=False)
+    seeking.plan(100.0, is_best=False, is_live=True, is_hopeless=False)
+    assert seeking.next_timeout() == 100.0 + INTERVALS_S[0]
+
+
 def test_nothing_is_looked_for_once_frames_go_directly() -> None:
     scene = Scene(EASY, HARD)
     scene.begin()
