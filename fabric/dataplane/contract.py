@@ -44,6 +44,7 @@ class Drop(enum.Enum):
     BACKPRESSURE = "backpressure"
     REASSEMBLY = "reassembly"
     HELD = "held"
+    QUEUE = "queue"
 
 
 @dataclass(frozen=True, slots=True)

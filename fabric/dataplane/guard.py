@@ -33,6 +33,10 @@ _BRIDGE_PREFIX = b"\x01\x80\xc2"
 """Spanning tree, LACP, LLDP and their like: spoken between neighbours on one wire, which peers are not."""
 
 _PLAIN_IPV4 = b"\x45"
+_PLAIN_IPV4_BYTES = 14 + 20 + 4
+_PLAIN_IPV6_BYTES = 14 + 40
+"""Ethernet and IP, and the ports of UDP: what is shorter is looked at with care."""
+
 _TCP = bytes((Protocol.TCP,))
 _UDP = bytes((Protocol.UDP,))
 _DHCP_SERVER, _DHCP_CLIENT = 67, 68
@@ -60,14 +64,20 @@ class SourceGuard:
     def check(self, frame: bytes) -> Drop | None:
         """Returns why the frame must not come in, or None where it may."""
         head = frame[:14]
-        if head == self._ipv4_head and frame[14:15] == _PLAIN_IPV4:
+        if head == self._ipv4_head and frame[14:15] == _PLAIN_IPV4 and len(frame) >= _PLAIN_IPV4_BYTES:
             if frame[26:30] in self._addresses:
                 protocol = frame[23:24]
                 if protocol == _TCP or (
                     protocol == _UDP and frame[34:36] != _DHCP_SERVER_PORT and frame[36:38] != _DHCP_CLIENT_PORT
                 ):
                     return None
-        elif head == self._ipv6_head and frame[20:21] == _TCP and frame[22:38] in self._addresses:
+        elif (
+            head == self._ipv6_head
+            and frame[20:21] == _TCP
+            and frame[22:38] in self._addresses
+            and len(frame) >= _PLAIN_IPV6_BYTES
+            and frame[14] >> 4 == 6
+        ):
             return None
         if self._bridge:
             return self._check_bridged(frame)

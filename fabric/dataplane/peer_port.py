@@ -3,6 +3,7 @@
 put: fills a record alone? --yes--> seal --> outbox
                            --no---> wait --> flush, or no room for the next --> seal --> outbox
      longer than a record? --------> slices --> seal each --> outbox
+put_super_frame: -----------------> slices --> seal each --> outbox
 
 Where there is a target for copies, each datagram goes into the outbox twice: the very same bytes, so the replay
 window at the other end lets one of them through.
@@ -16,6 +17,7 @@ from fabric.core.machine import Instant
 from fabric.dataplane.contract import Drop, PeerCounters, Port
 from fabric.dataplane.guard import SourceGuard
 from fabric.dataplane.session import Session
+from fabric.dataplane.superframe import slice_super_frame
 from fabric.wire.address import Target, Transport
 from fabric.wire.datagram import DATA_OVERHEAD_BYTES, MAX_GATED_BYTES
 from fabric.wire.record import (
@@ -126,10 +128,11 @@ class PeerPort:
     def count_drop(self, reason: Drop, count: int = 1) -> None:
         self._drops[reason] += count
 
-    def count_replay(self, source: Target, now: Instant) -> None:
-        """A record came twice: that is what copies are for, and relays; anywhere else it is odd."""
-        is_copy = self.copy_target is not None or now < self._copied_until or _is_relay(source)
-        self._drops[Drop.COPY if is_copy else Drop.REPLAY] += 1
+    def count_unopened(self, reason: Drop, source: Target, now: Instant) -> None:
+        """A record that came twice is what copies are for, and relays; anywhere else it is odd."""
+        if reason is Drop.REPLAY and (self.copy_target is not None or now < self._copied_until or _is_relay(source)):
+            reason = Drop.COPY
+        self._drops[reason] += 1
 
     def count_received(self, frame_bytes: int) -> None:
         self._rx_bytes += frame_bytes
@@ -148,6 +151,16 @@ class PeerPort:
             self._wait(frame, length)
         else:
             self._put_oversize(frame, now)
+
+    def put_super_frame(self, vnet_header: bytes, frame: bytes, now: Instant) -> None:
+        """Sends a super-frame at once, behind what waits; raises `DecodeError` where its vnet header doesn't fit it."""
+        if self._waiting:
+            self._seal_waiting(now)
+        slice_id = (self._slice_id + 1) & 0xFFFFFFFF
+        slices = slice_super_frame(vnet_header, frame, self._room + 1, slice_id)
+        if self._is_able():
+            self._slice_id = slice_id if slices and len(frame) <= MAX_FRAME_BYTES else self._slice_id
+            self._seal_slices(slices, len(frame), now)
 
     def flush(self, now: Instant) -> None:
         """Sends what waits."""
@@ -183,16 +196,16 @@ class PeerPort:
         self._waiting, self._waiting_bytes = [], 0
         self._seal(encode_frames(waiting), len(waiting), length, now)
 
-    def _seal(self, plain: bytes, frames: int, length: int, now: Instant) -> bool:
+    def _seal(self, plain: bytes, frames: int, length: int, now: Instant) -> None:
         """Seals a record of `frames` frames that take `length` bytes with their lengths."""
         session, target = self._sealing, self.target
         if session is None or target is None:
             self._drops[Drop.NO_SESSION if session is None else Drop.NO_PATH] += frames
-            return False
+            return
         datagram = session.seal(plain)
         if datagram is None:
             self._drops[Drop.EXHAUSTED] += frames
-            return False
+            return
         self._datagrams.append((datagram, target))
         if self.copy_target is not None:
             self._datagrams.append((datagram, self.copy_target))
@@ -202,26 +215,50 @@ class PeerPort:
         if not session.touched:
             session.touched = True
             self._outlet.unreported.append(session)
-        return True
 
     def _put_oversize(self, frame: bytes, now: Instant) -> None:
         """Too long for a record, which any frame is while nothing can be sent."""
-        if self._sealing is None or self.target is None:
-            self._drops[Drop.NO_SESSION if self._sealing is None else Drop.NO_PATH] += 1
-            return
-        slices = self._slice(frame, self._limit - DATA_OVERHEAD_BYTES, 0)
-        if not slices or len(frame) > MAX_FRAME_BYTES:
+        if self._is_able():
+            self._seal_slices(self._slice(frame, self._limit - DATA_OVERHEAD_BYTES, 0), len(frame), now)
+
+    def _is_able(self) -> bool:
+        """Whether a frame can be sent; it is counted where not."""
+        if self._sealing is not None and self.target is not None:
+            return True
+        self._drops[Drop.NO_SESSION if self._sealing is None else Drop.NO_PATH] += 1
+        return False
+
+    def _seal_slices(self, slices: list[bytes], length: int, now: Instant) -> None:
+        """`slices` are all of a frame of `length` bytes; none where it can't be cut."""
+        session, target, copy_target = self._sealing, self.target, self.copy_target
+        if session is None or target is None or not slices or length > MAX_FRAME_BYTES:
             self._drops[Drop.OVERSIZE] += 1
             return
-        for part in slices:
-            if not self._seal(part, 0, 0, now):
-                self._drops[Drop.EXHAUSTED] += 1
-                return
-        self._tx_bytes += len(frame)
+        datagrams = session.seal_all(slices)
+        if copy_target is None:
+            self._datagrams += [(datagram, target) for datagram in datagrams]
+        else:
+            self._datagrams += [(datagram, to) for datagram in datagrams for to in (target, copy_target)]
+        if datagrams:
+            self._note_sealed(session, len(datagrams), now)
+        if len(datagrams) == len(slices):
+            self._tx_bytes += length
+        else:
+            self._drops[Drop.EXHAUSTED] += 1
+
+    def _note_sealed(self, session: Session, records: int, now: Instant) -> None:
+        session.sealed += records
+        session.last_sealed = now
+        if not session.touched:
+            session.touched = True
+            self._outlet.unreported.append(session)
 
     def _slice(self, whole: bytes, room: int, flags: int) -> list[bytes]:
-        self._slice_id = (self._slice_id + 1) & 0xFFFFFFFF
-        return slice_frame(whole, room, self._slice_id, flags)
+        """Empty where it takes too many, or it is too long, and then no number is used up."""
+        slice_id = (self._slice_id + 1) & 0xFFFFFFFF
+        slices = slice_frame(whole, room, slice_id, flags) if len(whole) <= MAX_FRAME_BYTES else []
+        self._slice_id = slice_id if slices else self._slice_id
+        return slices
 
     def _measure(self) -> None:
         able = self._sealing is not None and self.target is not None

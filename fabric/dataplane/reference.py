@@ -10,6 +10,7 @@ Per frame there is no await, no exception on the usual path, and one allocation 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
@@ -21,6 +22,7 @@ from fabric.dataplane.guard import SourceGuard
 from fabric.dataplane.neighbours import Neighbours
 from fabric.dataplane.peer_port import Outlet, PeerPort
 from fabric.dataplane.session import Session, data_prefix
+from fabric.dataplane.superframe import complete_checksum, shape_of
 from fabric.errors import DecodeError
 from fabric.wire.address import Address, Target, address_of, target_of
 from fabric.wire.datagram import DATA_TYPE
@@ -29,6 +31,8 @@ from fabric.wire.record import (
     CONTROL_FLAG,
     FRAMES_HEAD,
     MIN_FRAME_BYTES,
+    SLICE_HEAD,
+    VNET_FLAG,
     ControlRecord,
     Empty,
     Frames,
@@ -38,9 +42,19 @@ from fabric.wire.record import (
     decode_record,
     is_control,
 )
+from fabric.wire.vnet import GSO_NONE, NEEDS_CSUM, NO_VNET, VNET_BYTES, decode_vnet
 
 _DATA = bytes((DATA_TYPE,))
 _HEAD_BYTES = FRAMES_HEAD.size
+_SLICE = int(RecordKind.SLICE)
+_FRAMES = int(RecordKind.FRAMES)
+_LEAST_BYTES = SLICE_HEAD.size + 1 - _HEAD_BYTES
+"""Behind the head of a record of frames; what has less is decoded with care, for it is rare."""
+
+_GUARDED_BYTES = VNET_BYTES + 14 + 2 * 4 + 60 + 60
+"""All headers that a super-frame can have: Ethernet, two tags, IP, TCP."""
+
+_NEVER: Instant = math.inf
 _NOTHING = PeerCounters(0, 0, {})
 
 
@@ -64,6 +78,7 @@ class ReferenceLane:
         self._controls: list[Control] = []
         self._drops: Counter[Drop] = Counter()
         self._now: Instant = 0.0
+        self._due = _NEVER
         self._is_urgent = False
 
     # The steering side: see `contract.Lane`.
@@ -142,9 +157,14 @@ class ReferenceLane:
     # The hot side.
 
     def handle_frames(self, frames: Sequence[bytes], now: Instant) -> None:
-        """Takes what this host sends: a batch that waited together, each frame with its Ethernet header."""
+        """Takes what this host sends: a batch that waited together, each a vnet header and an Ethernet frame."""
+        self._now = now
         look_up = self._switch.look_up
-        for frame in frames:
+        for item in frames:
+            frame = item[VNET_BYTES:]
+            if item[:VNET_BYTES] != NO_VNET:
+                self._handle_unfinished(item[:VNET_BYTES], frame, now)
+                continue
             port = look_up(frame[:6])
             if port is not None:
                 port.put(frame, now)
@@ -158,24 +178,20 @@ class ReferenceLane:
     def handle_datagrams(self, batch: Sequence[tuple[bytes, Target]], now: Instant) -> list[tuple[bytes, Target]]:
         """Takes UDP payloads and their sources; returns those that are not DATA, untouched."""
         self._now = now
-        leftovers = []
-        find = self._inlets.get
+        if now >= self._due:
+            self._age_slices(now)
+        leftovers: list[tuple[bytes, Target]] = []
+        find, pack_head = self._inlets.get, FRAMES_HEAD.pack
         for item in batch:
             datagram, source = item
             inlet = find(datagram[:8])
             if inlet is None:
-                if datagram[:1] == _DATA:
-                    self._drops[Drop.UNKNOWN_INDEX if len(datagram) >= 8 else Drop.MALFORMED] += 1
-                else:
-                    leftovers.append(item)
+                leftovers += self._handle_unknown(item)
                 continue
             session, port = inlet
             plain = session.open(datagram)
-            if isinstance(plain, Drop):
-                if plain is Drop.REPLAY:
-                    port.count_replay(source, now)
-                else:
-                    port.count_drop(plain)
+            if not isinstance(plain, bytes):
+                port.count_unopened(plain, source, now)
                 continue
             session.opened += 1
             session.last_opened = now
@@ -186,15 +202,25 @@ class ReferenceLane:
                 self._outlet.unreported.append(session)
                 self._is_urgent |= session.awaiting
             frame_bytes = len(plain) - _HEAD_BYTES
-            if (
-                frame_bytes >= MIN_FRAME_BYTES
-                and plain[:_HEAD_BYTES] == FRAMES_HEAD.pack(RecordKind.FRAMES, frame_bytes)
-                and not session.awaiting
-            ):
+            if frame_bytes < _LEAST_BYTES or session.awaiting:
+                self._handle_record(plain, session, port, source)
+            elif plain[0] == _SLICE and plain[3] == VNET_FLAG:
+                finished = session.reassembly.handle_super_slice(plain, now)
+                if finished is not None:
+                    self._handle_finished(finished, session, port)
+            elif plain[:_HEAD_BYTES] == pack_head(_FRAMES, frame_bytes):
                 self._handle_frame(plain[_HEAD_BYTES:], port)
             else:
                 self._handle_record(plain, session, port, source)
         return leftovers
+
+    def handle_asks(self, _now: Instant) -> list[tuple[bytes, Target]]:
+        """Nothing: this lane asks for nothing, as no thread of its own carries frames."""
+        return []
+
+    def take_too_long(self) -> list[tuple[Target, int]]:
+        """Nothing: it sends nothing itself."""
+        return []
 
     def take_datagrams(self) -> list[tuple[bytes, Target]]:
         """Returns the UDP payloads to send and where to, in order, and forgets them."""
@@ -203,7 +229,7 @@ class ReferenceLane:
         return datagrams
 
     def take_frames(self) -> list[bytes]:
-        """Returns the frames for this host, in order, and forgets them."""
+        """Returns the frames for this host, in order, each with its vnet header before it, and forgets them."""
         frames, self._frames = self._frames, []
         return frames
 
@@ -225,14 +251,14 @@ class ReferenceLane:
         return [session.take_report() for session in sessions if self._sessions.get(session.local_index) is session]
 
     def handle_timeout(self, now: Instant) -> None:
+        """Drops what has waited for too long; what has waited for long enough is among the frames to take then."""
         self._now = now
         self._switch.age(now)
-        for session in list(self._reassembling.values()):
-            session.reassembly.handle_timeout(now)
-            self._note_reassembly(session, self._ports[session.peer])
+        self._age_slices(now)
 
     def next_timeout(self) -> Instant | None:
-        nexts = [self._switch.next_timeout(), *(s.reassembly.next_timeout() for s in self._reassembling.values())]
+        """When a super-frame with a hole is to be delivered as far as it came, or something forgotten."""
+        nexts = (self._switch.next_timeout(), *self._slice_timeouts())
         return min((at for at in nexts if at is not None), default=None)
 
     def count_drop(self, reason: Drop, count: int) -> None:
@@ -250,6 +276,42 @@ class ReferenceLane:
         self._reassembling.pop(local_index, None)
         session.wipe()
 
+    def _handle_unknown(self, item: tuple[bytes, Target]) -> Sequence[tuple[bytes, Target]]:
+        """Returns what is not DATA."""
+        datagram, _ = item
+        if datagram[:1] != _DATA:
+            return (item,)
+        self._drops[Drop.UNKNOWN_INDEX if len(datagram) >= 8 else Drop.MALFORMED] += 1
+        return ()
+
+    def _handle_unfinished(self, vnet_header: bytes, frame: bytes, now: Instant) -> None:
+        """What the kernel left undone: a checksum, or the cutting of a super-frame."""
+        try:
+            vnet = decode_vnet(vnet_header)
+            if vnet.gso_type != GSO_NONE:
+                self._handle_super_frame(vnet_header, frame, now)
+                return
+            whole = complete_checksum(vnet, frame) if vnet.flags & NEEDS_CSUM else frame
+        except DecodeError:
+            self._drops[Drop.MALFORMED] += 1
+            return
+        port = self._switch.look_up(frame[:6])
+        if port is not None:
+            port.put(whole, now)
+        else:
+            self._handle_unaddressed(whole, now)
+
+    def _handle_super_frame(self, vnet_header: bytes, frame: bytes, now: Instant) -> None:
+        """Raises `DecodeError` where the vnet header doesn't fit the frame."""
+        port = self._switch.look_up(frame[:6])
+        if port is not None:
+            port.put_super_frame(vnet_header, frame, now)
+            return
+        shape_of(vnet_header, frame)
+        for port in self._switch.flood():
+            if port.sealing is not None and port.target is not None:
+                port.put_super_frame(vnet_header, frame, now)
+
     def _handle_unaddressed(self, frame: bytes, now: Instant) -> None:
         """Broadcast, multicast, or a MAC that nobody is known to have: to every port, unless we know the answer."""
         if len(frame) < MIN_FRAME_BYTES:
@@ -257,7 +319,7 @@ class ReferenceLane:
             return
         answer = self._neighbours.answer(frame) if frame[0] & 1 else None
         if answer is not None:
-            self._frames.append(answer)
+            self._frames.append(NO_VNET + answer)
             return
         for port in self._switch.flood():
             if port.sealing is not None and port.target is not None:
@@ -279,7 +341,7 @@ class ReferenceLane:
                 for frame in frames:
                     self._handle_frame(frame, port)
             case Slice():
-                self._handle_slice(record, session, port, source)
+                self._handle_slice(plain, record, session, port, source)
             case ControlRecord(message):
                 self._handle_control(message, session, source)
             case UnknownRecord():
@@ -291,8 +353,13 @@ class ReferenceLane:
         if source is not None:
             self._controls.append(Control(session.peer, session.local_index, message, address_of(source)))
 
-    def _handle_slice(self, piece: Slice, session: Session, port: PeerPort, source: Target | None) -> None:
-        """Any other flag is a super-frame's, which no TAP of this lane takes, or of a later version."""
+    def _handle_slice(
+        self, plain: bytes, piece: Slice, session: Session, port: PeerPort, source: Target | None
+    ) -> None:
+        """Other flags are of a later version."""
+        if piece.flags == VNET_FLAG:
+            self._handle_finished(session.reassembly.handle_super_slice(plain, self._now) or (), session, port)
+            return
         if piece.flags not in (0, CONTROL_FLAG):
             port.count_drop(Drop.UNKNOWN_KIND)
             return
@@ -307,14 +374,35 @@ class ReferenceLane:
         else:
             self._handle_frame(whole, port)
 
+    def _handle_finished(self, finished: Sequence[bytes], session: Session, port: PeerPort) -> None:
+        """Super-frames and runs of such, each with its vnet header before it."""
+        for item in finished:
+            if self._may_enter(item[VNET_BYTES:_GUARDED_BYTES], port):
+                port.count_received(len(item) - VNET_BYTES)
+                self._frames.append(item)
+        self._note_reassembly(session, port)
+
+    def _age_slices(self, now: Instant) -> None:
+        for session in list(self._reassembling.values()):
+            self._handle_finished(session.reassembly.handle_timeout(now), session, self._ports[session.peer])
+        self._due = min((at for at in self._slice_timeouts() if at is not None), default=_NEVER)
+
+    def _slice_timeouts(self) -> Iterable[Instant | None]:
+        return (session.reassembly.next_timeout() for session in self._reassembling.values())
+
     def _note_reassembly(self, session: Session, port: PeerPort) -> None:
-        if session.reassembly.dropped:
-            port.count_drop(Drop.REASSEMBLY, session.reassembly.dropped)
-            session.reassembly.dropped = 0
-        if session.reassembly.next_timeout() is None:
+        """To be called after whatever may have begun, ended or dropped something partial."""
+        dropped, malformed = session.reassembly.take_drops()
+        if dropped:
+            port.count_drop(Drop.REASSEMBLY, dropped)
+        if malformed:
+            port.count_drop(Drop.MALFORMED, malformed)
+        due = session.reassembly.next_timeout()
+        if due is None:
             self._reassembling.pop(session.local_index, None)
         else:
             self._reassembling[session.local_index] = session
+            self._due = min(self._due, due)
 
     def _handle_frame(self, frame: bytes, port: PeerPort) -> None:
         verdict = port.guard.check(frame)
@@ -325,4 +413,12 @@ class ReferenceLane:
             port.count_drop(Drop.SOURCE_GUARD)
             return
         port.count_received(len(frame))
-        self._frames.append(frame)
+        self._frames.append(NO_VNET + frame)
+
+    def _may_enter(self, head: bytes, port: PeerPort) -> bool:
+        verdict = port.guard.check(head)
+        if verdict is None and port.port.bridge and not self._switch.learn(head[6:12], port, self._now):
+            verdict = Drop.SOURCE_GUARD
+        if verdict is not None:
+            port.count_drop(verdict)
+        return verdict is None

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 
 from fabric.errors import DecodeError
 from fabric.wire.datagram import DATA_OVERHEAD_BYTES
+from fabric.wire.vnet import NO_VNET
 
 FRAMES_HEAD = struct.Struct("!BH")
 """Kind and first length: all that stands before the frame in a record with one frame."""
@@ -49,7 +50,6 @@ MAX_FRAME_BYTES = 65_535 + 14 + 8
 """The longest IPv4 packet, behind an Ethernet header with two VLAN tags; super-frames stay below it."""
 
 MAX_SLICES = 255
-NO_VNET_HEADER = bytes(10)
 VNET_FLAG = 1
 CONTROL_FLAG = 2
 MAX_CONTROL_BYTES = 8192
@@ -176,8 +176,7 @@ def slice_frame(frame: bytes, record_limit: int, frame_id: int, flags: int = 0) 
     length = -(-len(frame) // count)
     head = SLICE_HEAD.pack
     return [
-        head(RecordKind.SLICE, index, count, flags, frame_id, NO_VNET_HEADER)
-        + frame[index * length : (index + 1) * length]
+        head(RecordKind.SLICE, index, count, flags, frame_id, NO_VNET) + frame[index * length : (index + 1) * length]
         for index in range(count)
     ]
 

@@ -57,6 +57,7 @@ def run(agent: PathAgent, until: Instant, each_second: Callable[[Instant], None]
     return sent
 
 
+@pytest.mark.slow
 def test_a_peer_that_offers_ever_new_addresses_of_a_victim_does_not_aim_us_at_it() -> None:
     agent = make_agent()
     sent = run(agent, HOUR_S, lambda now: agent.handle_candidates(offer_of(int(now), Transport.UDP), now))
@@ -71,6 +72,7 @@ def test_a_peer_whose_handshakes_always_fail_does_not_aim_us_at_a_victim() -> No
     assert agent.primary is not None, "what answers is not held back by what does not"
 
 
+@pytest.mark.slow
 def test_a_peer_that_speaks_from_a_victims_addresses_does_not_aim_us_at_it() -> None:
     agent = make_agent()
 
@@ -82,6 +84,7 @@ def test_a_peer_that_speaks_from_a_victims_addresses_does_not_aim_us_at_it() -> 
     assert sent[VICTIM, Transport.UDP] <= PROBES_AT_ONCE + PROBES_PER_S * HOUR_S + 1
 
 
+@pytest.mark.slow
 def test_connections_to_a_victims_ports_are_few() -> None:
     agent = make_agent()
 

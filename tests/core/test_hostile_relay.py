@@ -64,6 +64,7 @@ def test_relays_that_are_somebody_else_get_few_datagrams() -> None:
     assert to_one <= 2 * 80
 
 
+@pytest.mark.slow
 def test_relays_that_change_all_the_time_get_no_more() -> None:
     scene = Silence()
     for second in range(3600):
@@ -75,6 +76,7 @@ def test_relays_that_change_all_the_time_get_no_more() -> None:
     assert len(scene.sent) <= CALLS_AT_ONCE + 3600 / CALL_PAUSE_S + 1
 
 
+@pytest.mark.slow
 def test_a_relay_that_refuses_all_grants_gives_no_victim_beside_it_more() -> None:
     """A name leads to the hostile relay and to the victim; each refusal is a reason to look again."""
     scene = Scene()
@@ -159,6 +161,7 @@ def test_a_tls_relay_that_comes_and_goes_is_wanted_again_at_once() -> None:
         scene.until(lambda: scene.way() == TLS, 2.0)
 
 
+@pytest.mark.slow
 def test_a_relay_that_opens_and_goes_silent_all_the_time_is_not_bound_without_end() -> None:
     scene = settled(*(f"p{n}.home" for n in range(20)))
     since = len(scene.sent)
@@ -236,6 +239,7 @@ class Whimsical:
         return self.chance.choice(sayings)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_relays_say_and_the_network_does_there_is_a_next_time_and_few_datagrams(seed: int) -> None:
@@ -292,6 +296,7 @@ def say(relays: Relays, whim: Whimsical, chance: random.Random, ips: tuple[str, 
             continue
 
 
+@pytest.mark.slow
 def test_the_news_of_one_peer_cost_no_work_for_all_others() -> None:
     """Counted in function calls, as no clock of this host can be relied on."""
     few, many = (settled(*(f"p{n}.home" for n in range(count))) for count in (10, 1000))

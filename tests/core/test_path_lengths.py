@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from fabric.core.machine import Instant, drain
 from fabric.core.path import PathAgent, ProbeDue
 from fabric.core.path_mtu import BASE_BYTES
+from fabric.dataplane.contract import Traffic
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
+from tests.core.village import House, Village
+
+A, B = "a.home", "b.home"
 
 PEER = Address("198.51.100.7", 4000)
 RELAY = Address("203.0.113.1", 3478, Transport.RELAY_UDP, via=77)
@@ -81,6 +85,32 @@ def test_an_answer_from_before_a_path_became_narrower_is_not_believed() -> None:
     run(agent, 2.0, 4.0, {PEER: BASE_BYTES})
     agent.handle_reply(late.token, PEER, 4.0)
     assert limit_of(agent, PEER) == BASE_BYTES
+
+
+class NarrowVillage(Village):
+    """Its network drops what is longer than `width` bytes."""
+
+    width = 2000
+
+    def _send(self, sender: House, to: Address, payload: bytes, index: int | None = None) -> None:
+        if len(payload) <= self.width:
+            super()._send(sender, to, payload, index)
+
+
+def test_who_hears_and_answers_all_the_time_notices_a_narrower_path_too() -> None:
+    """A lane may tell of both in one report: then no silence shows what has become of the long ones."""
+    village = NarrowVillage(A, B)
+    village.meet(A, B)
+    village.run(5.0)
+    house = village.houses[B]
+    index, full = house.lane.sealing, house.lane.steered[A][1]
+    assert index is not None
+    village.width = BASE_BYTES
+    for _ in range(30):
+        house.node.handle_traffic([Traffic(A, index, 1, 1, village.now, village.now, 0, None)], village.now)
+        village.settle(house)
+        village.run(0.2)
+    assert house.lane.steered[A][1] < BASE_BYTES < full
 
 
 def test_copies_that_come_by_the_other_relay_do_not_keep_a_dead_one_primary() -> None:

@@ -141,6 +141,20 @@ def test_nothing_passes_from_another_mac(payload: Packet, dst: str) -> None:
         assert verdict(payload, src=src, dst=dst) is Drop.SOURCE_GUARD
 
 
+@pytest.mark.parametrize("protocol", [TCP(), UDP()])
+@pytest.mark.parametrize("ip", [IP(src=str(ann.addresses[0])), IPv6(src=str(ann.addresses[1]))])
+def test_the_quick_way_in_is_as_careful_as_the_long_one(ip: Packet, protocol: Packet) -> None:
+    """One tag more makes the same packet go the long way."""
+    plain = bytes(Ether(src=PEER, dst=OWN) / ip / protocol)
+    tagged = bytes(Ether(src=PEER, dst=OWN) / Dot1Q(vlan=5) / ip / protocol)
+    for length in range(14, len(plain) + 1):
+        assert GUARD.check(plain[:length]) is GUARD.check(tagged[: length + 4])
+    other_version = bytearray(plain), bytearray(tagged)
+    for frame, at in zip(other_version, (14, 18), strict=True):
+        frame[at] ^= 0x30
+    assert GUARD.check(bytes(other_version[0])) is GUARD.check(bytes(other_version[1])) is Drop.MALFORMED
+
+
 def test_ip_in_snap_is_looked_into() -> None:
     frame = bytes(Dot3(src=PEER, dst=OWN) / LLC() / SNAP(code=0x0800) / IP(src=OTHER4) / TCP())
     assert GUARD.check(frame) is Drop.SOURCE_GUARD
@@ -200,6 +214,7 @@ def test_no_single_byte_changed_in_a_header_gets_another_source_in(data: st.Data
 # in the lane
 
 
+@pytest.mark.usefixtures("each_lane")
 def test_the_lane_drops_and_counts_by_peer() -> None:
     one, other = pair()
     stolen = ipv4(End(9), other)
@@ -208,6 +223,7 @@ def test_the_lane_drops_and_counts_by_peer() -> None:
     assert other.lane.counters(one.name).rx_bytes == len(ipv4(one, other))
 
 
+@pytest.mark.usefixtures("each_lane")
 def test_an_address_that_another_peer_has_is_not_given_twice() -> None:
     bob, first, second = End(2), End(1), End(3)
     meet(first, bob)
@@ -219,6 +235,7 @@ def test_an_address_that_another_peer_has_is_not_given_twice() -> None:
     assert carry(first, bob, [ipv4(first, bob)]) == [ipv4(first, bob)]
 
 
+@pytest.mark.usefixtures("each_lane")
 def test_a_bridge_is_learned_behind_and_aged() -> None:
     one, other = End(1), End(2)
     meet(one, other, bridge=True)
@@ -228,13 +245,14 @@ def test_a_bridge_is_learned_behind_and_aged() -> None:
     hello = other.mac + station + b"\x88\xb5hello"
     assert carry(one, other, [hello]) == [hello]
     answer = station + other.mac + b"\x88\xb5answer"
-    other.lane.handle_frames([answer], 1.0)
+    other.send([answer], 1.0)
     assert [to for _, to in other.lane.take_datagrams()] == [one.source]
     other.lane.handle_timeout(1000.0)
-    other.lane.handle_frames([answer], 1000.0)
+    other.send([answer], 1000.0)
     assert {to for _, to in other.lane.take_datagrams()} == {one.source, bystander.source}
 
 
+@pytest.mark.usefixtures("each_lane")
 def test_a_bridge_cannot_speak_for_another_peer() -> None:
     one, other, third = End(1), End(2), End(3)
     meet(one, other, bridge=True)

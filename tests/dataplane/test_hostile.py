@@ -13,6 +13,8 @@ from fabric.dataplane.contract import Drop
 from fabric.dataplane.reference import ReferenceLane
 from tests.dataplane.pair import Datagram, End, frame, ipv4, meet, pair
 
+pytestmark = pytest.mark.usefixtures("each_lane")
+
 
 def counted(end: End, peer: End) -> int:
     return sum(end.lane.counters(peer.name).drops.values()) + sum(end.lane.drops().values())
@@ -30,7 +32,7 @@ def assert_nothing_came(lane: ReferenceLane) -> None:
 def test_every_flipped_byte_of_a_datagram_moves_one_counter_and_nothing_else(suite: Suite) -> None:
     ann, bob = pair(suite=suite)
     sent = frame(ann, bob, bytes(40))
-    ann.lane.handle_frames([sent], 0.0)
+    ann.send([sent], 0.0)
     ((payload, source),) = ann.take()
     for at in range(len(payload)):
         for flip in (1, 0x80, 0xFF):
@@ -41,12 +43,12 @@ def test_every_flipped_byte_of_a_datagram_moves_one_counter_and_nothing_else(sui
             assert bool(returned) is (at == 0)
             assert_nothing_came(bob.lane)
     bob.lane.handle_datagrams([(payload, source)], 0.0)
-    assert bob.lane.take_frames() == [sent]
+    assert bob.received() == [sent]
 
 
 def test_every_truncation_moves_one_counter_and_nothing_else() -> None:
     ann, bob = pair()
-    ann.lane.handle_frames([frame(ann, bob, bytes(40))], 0.0)
+    ann.send([frame(ann, bob, bytes(40))], 0.0)
     ((payload, source),) = ann.take()
     for length in range(1, len(payload)):
         before = counted(bob, ann)
@@ -67,10 +69,10 @@ def test_noise_is_counted_or_returned(payloads: list[bytes]) -> None:
 
 def test_a_replayed_datagram_is_counted_once_each() -> None:
     ann, bob = pair()
-    ann.lane.handle_frames([ipv4(ann, bob)] * 3, 0.0)
+    ann.send([ipv4(ann, bob)] * 3, 0.0)
     datagrams = ann.take()
     bob.lane.handle_datagrams(datagrams, 0.0)
-    assert len(bob.lane.take_frames()) == 3
+    assert len(bob.received()) == 3
     bob.lane.take_traffic()
     bob.lane.handle_datagrams(datagrams * 2, 0.0)
     assert bob.lane.counters(ann.name).drops == {Drop.REPLAY: 6}
@@ -79,20 +81,20 @@ def test_a_replayed_datagram_is_counted_once_each() -> None:
 
 def test_a_forged_counter_does_not_move_the_window() -> None:
     ann, bob = pair()
-    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    ann.send([ipv4(ann, bob)], 0.0)
     ((payload, source),) = ann.take()
     far = payload[:8] + (2**60).to_bytes(8) + payload[16:]
     bob.lane.handle_datagrams([(far, source), (payload, source)], 0.0)
-    assert bob.lane.take_frames() == [ipv4(ann, bob)]
+    assert bob.received() == [ipv4(ann, bob)]
     assert bob.lane.counters(ann.name).drops == {Drop.AUTHENTICATION: 1}
 
 
 def test_a_reflected_datagram_is_nobodys() -> None:
     ann, bob = pair()
-    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    ann.send([ipv4(ann, bob)], 0.0)
     ann.lane.take_traffic()
     ann.lane.handle_datagrams(ann.take(), 0.0)
-    assert ann.lane.take_frames() == []
+    assert ann.received() == []
     assert ann.lane.drops() == {Drop.UNKNOWN_INDEX: 1}
 
 
@@ -100,12 +102,12 @@ def test_one_peers_datagram_does_not_open_as_anothers() -> None:
     ann, bob, eve = End(1), End(2), End(3)
     _, for_ann = meet(ann, bob)
     _, for_eve = meet(eve, bob)
-    ann.lane.handle_frames([ipv4(ann, bob)], 0.0)
+    ann.send([ipv4(ann, bob)], 0.0)
     ((payload, source),) = ann.take()
     assert payload[4:8] == for_ann.to_bytes(4)
     crossed = payload[:4] + for_eve.to_bytes(4) + payload[8:]
     bob.lane.handle_datagrams([(crossed, source)], 0.0)
-    assert bob.lane.take_frames() == []
+    assert bob.received() == []
     assert bob.lane.counters(eve.name).drops == {Drop.AUTHENTICATION: 1}
 
 
@@ -116,11 +118,11 @@ def test_loss_duplication_and_reordering_deliver_each_frame_at_most_once(seed: i
     sizes = [order.choice((20, 300, 500, 1400)) for _ in range(60)]
     frames = [frame(ann, bob, number.to_bytes(2) + bytes(size)) for number, size in enumerate(sizes)]
     for at in range(0, len(frames), 7):
-        ann.lane.handle_frames(frames[at : at + 7], 0.0)
+        ann.send(frames[at : at + 7], 0.0)
     datagrams = [each for each in ann.take() for _ in range(order.choice((1, 1, 2))) if order.random() * 100 >= loss]
     order.shuffle(datagrams)
     bob.lane.handle_datagrams(datagrams, 0.0)
-    arrived = bob.lane.take_frames()
+    arrived = bob.received()
     assert len(arrived) == len(set(arrived))
     assert set(arrived) <= set(frames)
     if not loss:

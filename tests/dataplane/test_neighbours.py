@@ -10,6 +10,8 @@ from scapy.packet import Packet
 
 from tests.dataplane.pair import End, pair
 
+pytestmark = pytest.mark.usefixtures("each_lane")
+
 OWN, PEER = "02:fa:64:40:00:01", "02:fa:64:40:00:02"
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
 OWN4, PEER4, NOBODY4 = "100.64.0.1", "100.64.0.2", "100.64.0.77"
@@ -18,8 +20,8 @@ OWN6, PEER6, PEER_LOCAL, NOBODY6 = "fd00::1", "fd00::2", "fe80::fa:64ff:fe40:2",
 
 def ask(end: End, payload: Packet, *, dst: str = EVERYBODY) -> tuple[list[Packet], int]:
     """Returns the answers that come out of the TAP, and how many datagrams left."""
-    end.lane.handle_frames([bytes(Ether(src=OWN, dst=dst) / payload)], 0.0)
-    return [Ether(frame) for frame in end.lane.take_frames()], len(end.take())
+    end.send([bytes(Ether(src=OWN, dst=dst) / payload)], 0.0)
+    return [Ether(frame) for frame in end.received()], len(end.take())
 
 
 def solicitation(target: str, source: str = OWN6) -> Packet:

@@ -34,7 +34,7 @@ from fabric.wire.beacon import PORT as BEACON_PORT
 from fabric.wire.rendezvous import ToEndpoint
 from tests.sim.disk import Disk
 from tests.sim.edge import Edge
-from tests.sim.frames import BROADCAST, Marked, make_frame
+from tests.sim.frames import BROADCAST, Marked, bare, make_frame, with_vnet
 from tests.sim.lane import WitnessedLane
 from tests.sim.line import Line
 from tests.sim.link import Socket
@@ -206,7 +206,7 @@ class Endpoint:
     def send_raw_frame(self, frame: Marked) -> None:
         self._witness.see_sent(frame)
         if self.lane is not None and self.host.awake:
-            self.lane.handle_frames([frame.data], self._schedule.now)
+            self.lane.handle_frames([with_vnet(frame.data)], self._schedule.now)
             self._settle()
 
     def ping(self, peer: str, token: int) -> bool:
@@ -371,8 +371,8 @@ class Endpoint:
         now = self._schedule.now
         for payload, to in lane.take_datagrams():
             self.edge.send(address_of(to), payload)
-        for frame in lane.take_frames():
-            self._witness.see_delivered(self.name, frame, now)
+        for item in lane.take_frames():
+            self._witness.see_delivered(self.name, bare(item), now)
         controls, traffic = lane.take_controls(), lane.take_traffic()
         for control in controls:
             node.handle_control(control, now)

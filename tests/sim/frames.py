@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fabric.wire.vnet import NO_VNET, VNET_BYTES
+
 BROADCAST = b"\xff" * 6
 EXPERIMENTAL = b"\x88\xb5"
 """The ethertype for local experiments (IEEE 802, section 9.2.4)."""
@@ -25,6 +27,18 @@ def make_frame(number: int, source_mac: bytes, destination_mac: bytes, length: i
     """Returns a frame of `length` bytes in all, at least 22."""
     head = destination_mac + source_mac + EXPERIMENTAL + number.to_bytes(8)
     return head + bytes(max(0, length - len(head)))
+
+
+def with_vnet(frame: bytes) -> bytes:
+    """Returns what a TAP gives for a frame that its kernel has finished."""
+    return NO_VNET + frame
+
+
+def bare(item: bytes) -> bytes:
+    """Returns the frame of what a lane delivers; nothing in the simulation is cut or summed by a kernel."""
+    if item[:VNET_BYTES] != NO_VNET:
+        raise ValueError(f"a vnet header where none belongs: {item[:VNET_BYTES].hex()}")
+    return item[VNET_BYTES:]
 
 
 def number_of(frame: bytes) -> int | None:

@@ -177,6 +177,7 @@ def test_ten_minutes_of_sleep_are_over_in_seconds(world: World, sleepers: str) -
 # ends
 
 
+@pytest.mark.slow
 def test_no_frame_is_lost_while_keys_change(world: World) -> None:
     settings = Settings(rekey_after_s=20.0)
     alpha = world.endpoint("alpha", Access.PORT_RESTRICTED, settings=settings)
@@ -210,6 +211,7 @@ def test_a_session_in_use_gets_new_keys_after_two_minutes(world: World) -> None:
     assert world.witness.handshakes[alpha.name, beta.name] - before in (4, 5)
 
 
+@pytest.mark.slow
 def test_a_certificate_is_renewed_without_a_gap(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     world = watched(World(seed, certificate_life_s=600.0), monkeypatch)
     alpha, beta = connected_pair(world)

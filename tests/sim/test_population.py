@@ -15,6 +15,7 @@ SITES = 4000
 PAIRS = 20_000
 
 
+@pytest.mark.slow
 def test_each_kind_of_site_has_its_share(atlas: Atlas, chance: random.Random) -> None:
     assert sum(kind.share for kind in MIX) == pytest.approx(100.0)
     found = Counter(kind.name for kind, _ in make_places(atlas, chance, SITES))
@@ -22,6 +23,7 @@ def test_each_kind_of_site_has_its_share(atlas: Atlas, chance: random.Random) ->
         assert 100 * found[kind.name] / SITES == pytest.approx(kind.share, abs=3.0)
 
 
+@pytest.mark.slow
 def test_plain_punching_between_nats_opens_as_often_as_libp2p_measured(atlas: Atlas, chance: random.Random) -> None:
     """70 % +- 7.1 of 4.4 million attempts (Trautwein et al. 2025), between hosts behind NATs, over IPv4."""
     places = [place for kind, place in make_places(atlas, chance, SITES) if place.access.is_nat]
@@ -30,6 +32,7 @@ def test_plain_punching_between_nats_opens_as_often_as_libp2p_measured(atlas: At
     assert 0.629 <= opened / PAIRS <= 0.771
 
 
+@pytest.mark.slow
 def test_as_many_nats_have_one_port_for_all_as_ford_found(atlas: Atlas, chance: random.Random) -> None:
     """82 % of 380 NATs allowed UDP punching (Ford, Srisuresh, Kegel 2005); NATs have become better since."""
     places = [p for _, p in make_places(atlas, chance, SITES) if p.access not in (Access.PUBLIC, Access.FIREWALL)]

@@ -46,6 +46,7 @@ def test_a_pair_ends_up_on_the_path_that_the_oracle_says(world: World, one: Acce
     world.until_frames_pass(alpha, beta, within_s=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [-3, 1, 2, 7])
 def test_a_nat_that_gives_ports_in_a_row_is_opened_by_prediction_also_while_others_take_ports(
     world: World, stride: int
@@ -58,6 +59,7 @@ def test_a_nat_that_gives_ports_in_a_row_is_opened_by_prediction_also_while_othe
     assert sent < PREDICTION_DATAGRAMS, f"{sent} datagrams"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(8))
 def test_guessing_takes_no_more_than_is_allowed(world: World, attempt: int) -> None:
     alpha, beta = world.pair(Access.SYMMETRIC, Access.PORT_RESTRICTED)
@@ -68,6 +70,7 @@ def test_guessing_takes_no_more_than_is_allowed(world: World, attempt: int) -> N
     assert beta.edge.extra_sockets == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("access", [Access.SYMMETRIC, Access.SEQUENTIAL], ids=lambda a: a.value)
 @pytest.mark.parametrize("lifetime_s", [30.0, 60.0])
 def test_a_pair_that_was_opened_by_guessing_stays_open_and_quiet(
@@ -89,6 +92,7 @@ def test_a_pair_that_was_opened_by_guessing_stays_open_and_quiet(
     assert len(moves) - settled <= QUIET_MOVES
 
 
+@pytest.mark.slow
 def test_guessing_that_can_not_succeed_ends(world: World) -> None:
     """The symmetric NAT drops what comes from the peer, as one does whose outside address a server can't tell."""
     alpha, beta = world.endpoint("alpha", Access.SYMMETRIC), world.endpoint("beta", Access.PORT_RESTRICTED)

@@ -11,7 +11,6 @@ from fabric.wire.record import (
     CONTROL_FLAG,
     EMPTY,
     MAX_SLICES,
-    NO_VNET_HEADER,
     ControlRecord,
     Empty,
     Frames,
@@ -24,6 +23,7 @@ from fabric.wire.record import (
     overlay_mtu,
     slice_frame,
 )
+from fabric.wire.vnet import NO_VNET
 
 frames = st.lists(st.binary(min_size=14, max_size=80), min_size=1, max_size=6).map(lambda each: Frames(tuple(each)))
 slices = st.integers(1, 255).flatmap(
@@ -110,13 +110,13 @@ def test_slices_fit_and_join_to_the_frame(frame: bytes, limit: int) -> None:
     assert all(isinstance(part, Slice) for part in parts)
     pieces = [part for part in parts if isinstance(part, Slice)]
     assert [piece.index for piece in pieces] == list(range(len(pieces)))
-    assert {(p.count, p.flags, p.id, p.vnet_header) for p in pieces} == {(len(pieces), 0, 77, NO_VNET_HEADER)}
+    assert {(p.count, p.flags, p.id, p.vnet_header) for p in pieces} == {(len(pieces), 0, 77, NO_VNET)}
     assert b"".join(piece.part for piece in pieces) == frame
 
 
 def test_slices_of_a_control_say_so() -> None:
     (only,) = slice_frame(b"hello", 100, 9, CONTROL_FLAG)
-    assert only == b"\x02\x00\x01\x02\x00\x00\x00\x09" + NO_VNET_HEADER + b"hello"
+    assert only == b"\x02\x00\x01\x02\x00\x00\x00\x09" + NO_VNET + b"hello"
     assert is_control(only)
     assert is_control(b"\x03hello")
     assert is_control(b"\x03")
