@@ -6,7 +6,8 @@
     side sockets  DATA, GATED, STUN    as it is                        target (ip, port, UDP, number)
 
 Nothing that the network does may end a socket: errors that ICMP or a full queue leave behind are counted. No datagram
-is ever cut into fragments: core finds out how much a path carries (RFC 8899), and the lane slices.
+is ever cut into fragments: core finds out how much a path carries (RFC 8899), and the lane slices. Datagrams of one
+length to one target leave as one, where kernel and device allow it, and come in so (see `offload`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,16 @@ import trio
 
 from fabric.dataplane.contract import Drop
 from fabric.errors import ConfigurationError, DecodeError
+from fabric.shell.offload import (
+    UNABLE,
+    coalesce,
+    count_segments,
+    is_coalescing,
+    raise_if_closed,
+    read_runs,
+    run_end,
+    send_run,
+)
 from fabric.shell.side_sockets import SideSockets
 from fabric.wire.address import Target, Transport
 from fabric.wire.datagram import DATA_TYPE, GATED_TYPE
@@ -40,8 +51,6 @@ MAX_TOO_LONG = 64
 """Targets remembered between two looks of core: more than there are probes of length on their way."""
 
 _PORT_TRIES = 64
-_READ_BYTES = 16_384
-"""Longer datagrams than any path carries unfragmented are nobody's; cut, they fail to open."""
 
 _FOR_RELAYS = bytes((RELAYED_TYPE,))
 """One comparison a datagram finds all that may have to do with a relay: it begins with this byte or one above."""
@@ -58,16 +67,20 @@ _PMTUDISC_PROBE = 3
 class UdpSockets:
     """`ipv6` is None on a host without IPv6. `drops` counts what was not carried, until the caller takes it.
 
+    `segments` is how many datagrams may leave as one: 1 where the kernel takes no runs, and from when a device has
+    refused one. `coalesces` says whether the main sockets hand runs over.
     `elsewhere` is given what is for no UDP socket, and answers whether the rest of the batch may go on.
     """
 
-    def __init__(self, ipv4: socket.socket | None, ipv6: socket.socket | None) -> None:
+    def __init__(self, ipv4: socket.socket | None, ipv6: socket.socket | None, segments: int = 1) -> None:
         self.ipv4 = ipv4
         self.ipv6 = ipv6
         self.sockets = tuple(s for s in (ipv4, ipv6) if s is not None)
         self.port: int = self.sockets[0].getsockname()[1]
+        self.segments = segments
+        self.coalesces = all(is_coalescing(udp) for udp in self.sockets)
         self.drops: Counter[Drop] = Counter()
-        self.side = SideSockets(lambda: _bind(socket.AF_INET, 0, is_wide=False), _widen_both, self.drops)
+        self.side = SideSockets(lambda: _bind(socket.AF_INET, 0, is_wide=False), widen, self.drops)
         self.elsewhere: Callable[[bytes, Target], bool] = self._refuse
         self._too_long: dict[Target, int] = {}
 
@@ -77,43 +90,33 @@ class UdpSockets:
         return (*mains, (self.side, self.side.receive_batch))
 
     def receive_batch(self, udp: socket.socket) -> list[tuple[bytes, Target]]:
-        """Returns the datagrams that wait on a main socket, at most `BATCH`, with their sources."""
+        """Returns the datagrams that wait on a main socket, with their sources: `BATCH`, and the rest of a run."""
         batch: list[tuple[bytes, Target]] = []
-        receive = udp.recvfrom
-        is_ipv6 = udp is self.ipv6
-        for _ in range(BATCH):
-            try:
-                datagram, source = receive(_READ_BYTES)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                _raise_if_closed(error)  # else it belongs to an earlier send; the next read goes on
-                continue
-            if datagram < _FOR_RELAYS:
-                batch.append((datagram, source[:2] if is_ipv6 else source))
-            elif (unwrapped := self._unwrap(datagram, source[0], source[1])) is not None:
-                batch.append(unwrapped)
+        for datagrams, source in read_runs(udp, BATCH):
+            self._sort(datagrams, source[:2], batch)
         return batch
+
+    def sort(self, batch: Sequence[tuple[bytes, Target]]) -> list[tuple[bytes, Target]]:
+        """Returns what others have read from the main sockets as `receive_batch` would have."""
+        sorted_: list[tuple[bytes, Target]] = []
+        for datagram, source in batch:
+            if len(source) == 2:
+                self._sort((datagram,), source, sorted_)
+            else:
+                sorted_.append((datagram, source))
+        return sorted_
 
     def send_batch(self, batch: Sequence[tuple[bytes, Target]], start: int = 0) -> int:
         """Sends from `start` on; returns how far it came: less than `len(batch)` where a socket's queue is full."""
-        ipv4, ipv6 = self.ipv4, self.ipv6
-        for at in range(start, len(batch)):
-            datagram, target = batch[at]
-            if len(target) != 2:
-                if self._send_beside(datagram, target):
-                    continue
-                return at
-            udp = ipv6 if ":" in target[0] else ipv4
-            if udp is None:
-                self.drops[Drop.NO_PATH] += 1
-                continue
-            try:
-                udp.sendto(datagram, target)
-            except BlockingIOError:
-                return at
-            except OSError as error:
-                self._handle_send_error(error, udp, datagram, target, target)
+        at = start
+        while at < len(batch):
+            end = run_end(batch, at, self.segments)
+            if end == at + 1:
+                if not self._send(*batch[at]):
+                    return at
+            elif (done := self._send_run(batch, at, end)) < end:
+                return done
+            at = end
         return len(batch)
 
     async def wait_writable(self, target: Target) -> None:
@@ -142,6 +145,13 @@ class UdpSockets:
         for udp in self.sockets:
             udp.close()
 
+    def _sort(self, datagrams: Sequence[bytes], target: tuple[str, int], batch: list[tuple[bytes, Target]]) -> None:
+        for datagram in datagrams:
+            if datagram < _FOR_RELAYS:
+                batch.append((datagram, target))
+            elif (unwrapped := self._unwrap(datagram, target[0], target[1])) is not None:
+                batch.append(unwrapped)
+
     def _unwrap(self, datagram: bytes, ip: str, port: int) -> tuple[bytes, Target] | None:
         """Counts, and returns None for, what no relay can have sent."""
         if datagram[0] == RELAY_CONTROL_TYPE:
@@ -157,32 +167,85 @@ class UdpSockets:
         self.drops[Drop.MALFORMED] += 1
         return None
 
-    def _send_beside(self, datagram: bytes, target: tuple[str, int, Transport, int]) -> bool:
-        """Sends what is not simply for a main socket; False where a queue is full."""
-        ip, port, transport, via = target
-        if transport is Transport.UDP:
-            udp = self.side.socket_for(datagram, via)
-        elif transport is Transport.RELAY_UDP:
-            udp = self.ipv6 if ":" in ip else self.ipv4
-            datagram = wrap_relayed(via, datagram) if via else datagram
-        else:
-            return self.elsewhere(datagram, target)
+    def _send_run(self, batch: Sequence[tuple[bytes, Target]], start: int, end: int) -> int:
+        """Sends datagrams to one target as one, or one by one where that is refused; returns how far it came."""
+        first, target = batch[start]
+        udp = self._socket_for(first, target)
+        if udp is None or not _is_for_udp(target):
+            return self._send_singly(batch, start, end)
+        datagrams = [datagram for datagram, _ in batch[start:end]]
+        if channel := _channel(target):
+            datagrams = [wrap_relayed(channel, datagram) for datagram in datagrams]
+        try:
+            send_run(udp, datagrams, target[:2])
+        except BlockingIOError:
+            return start
+        except OSError as error:
+            raise_if_closed(error)
+            return self._send_refused(error, batch, start, end)
+        return end
+
+    def _send_refused(self, error: OSError, batch: Sequence[tuple[bytes, Target]], start: int, end: int) -> int:
+        """Whatever the refusal was about, each datagram finds it out again: that it is too long, or nothing at all.
+
+        It was about runs only where all of them went alone: older kernels say EINVAL of one too long for a device, too.
+        """
+        lost = self.drops.total()
+        done = self._send_singly(batch, start, end)
+        if error.errno in UNABLE and done == end and self.drops.total() == lost:
+            self.segments = 1
+        return done
+
+    def _send_singly(self, batch: Sequence[tuple[bytes, Target]], start: int, end: int) -> int:
+        for at in range(start, end):
+            if not self._send(*batch[at]):
+                return at
+        return end
+
+    def _send(self, datagram: bytes, target: Target) -> bool:
+        """False where a queue is full."""
+        if len(target) != 2:
+            return self._send_beside(datagram, target)
+        udp = self.ipv6 if ":" in target[0] else self.ipv4
         if udp is None:
             self.drops[Drop.NO_PATH] += 1
             return True
         try:
-            udp.sendto(datagram, (ip, port))
+            udp.sendto(datagram, target)
         except BlockingIOError:
             return False
         except OSError as error:
-            self._handle_send_error(error, udp, datagram, (ip, port), target)
+            self._handle_send_error(error, udp, datagram, target, target)
         return True
+
+    def _send_beside(self, datagram: bytes, target: tuple[str, int, Transport, int]) -> bool:
+        """Sends what is not simply for a main socket; False where a queue is full."""
+        if not _is_for_udp(target):
+            return self.elsewhere(datagram, target)
+        udp = self._socket_for(datagram, target)
+        if udp is None:
+            self.drops[Drop.NO_PATH] += 1
+            return True
+        if channel := _channel(target):
+            datagram = wrap_relayed(channel, datagram)
+        try:
+            udp.sendto(datagram, target[:2])
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._handle_send_error(error, udp, datagram, target[:2], target)
+        return True
+
+    def _socket_for(self, datagram: bytes, target: Target) -> socket.socket | None:
+        if len(target) == 4 and target[2] is Transport.UDP:
+            return self.side.socket_for(datagram, target[3])
+        return self.ipv6 if ":" in target[0] else self.ipv4
 
     def _handle_send_error(
         self, error: OSError, udp: socket.socket, datagram: bytes, to: tuple[str, int], target: Target
     ) -> None:
         """An ICMP error is told at the next send, which then has to be done again; all else is this datagram's end."""
-        _raise_if_closed(error)
+        raise_if_closed(error)
         if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EPROTO):
             try:
                 udp.sendto(datagram, to)
@@ -195,8 +258,7 @@ class UdpSockets:
         reason = _reason(error)
         self.drops[reason] += 1
         if reason is Drop.OVERSIZE and (target in self._too_long or len(self._too_long) < MAX_TOO_LONG):
-            is_wrapped = len(target) == 4 and target[2] is Transport.RELAY_UDP and target[3] != 0
-            length = len(datagram) - (RELAYED_HEADER_BYTES if is_wrapped else 0)
+            length = len(datagram) - (RELAYED_HEADER_BYTES if _channel(target) else 0)
             self._too_long[target] = min(length, self._too_long.get(target, length))
 
     def _refuse(self, _datagram: bytes, _target: Target) -> bool:
@@ -218,7 +280,7 @@ def open_udp_sockets(port: int = 0) -> UdpSockets:
                 raise
             continue
         if ipv4 is not None or ipv6 is not None:
-            return UdpSockets(ipv4, ipv6)
+            return UdpSockets(ipv4, ipv6, count_segments())
         break
     raise ConfigurationError("no UDP port is free for both IPv4 and IPv6")
 
@@ -236,7 +298,7 @@ def _bind(family: socket.AddressFamily, port: int, *, is_wide: bool = True) -> s
         else:
             udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
         if is_wide:
-            _widen_both(udp)
+            widen(udp)
         udp.bind(("", port))
     except OSError as error:
         udp.close()
@@ -246,9 +308,11 @@ def _bind(family: socket.AddressFamily, port: int, *, is_wide: bool = True) -> s
     return udp
 
 
-def _widen_both(udp: socket.socket) -> None:
+def widen(udp: socket.socket) -> None:
+    """Makes a socket fit for frames: long queues, and runs come in as one."""
     _widen(udp, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
     _widen(udp, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+    coalesce(udp)
 
 
 def _widen(udp: socket.socket, forced: int, ordinary: int) -> None:
@@ -256,6 +320,15 @@ def _widen(udp: socket.socket, forced: int, ordinary: int) -> None:
         udp.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
     except OSError:
         udp.setsockopt(socket.SOL_SOCKET, ordinary, BUFFER_BYTES)
+
+
+def _is_for_udp(target: Target) -> bool:
+    return len(target) == 2 or target[2] in (Transport.UDP, Transport.RELAY_UDP)
+
+
+def _channel(target: Target) -> int:
+    """Returns the channel at a relay to wrap for; 0 where a datagram leaves as it is."""
+    return target[3] if len(target) == 4 and target[2] is Transport.RELAY_UDP else 0
 
 
 def _reason(error: OSError) -> Drop:
@@ -266,8 +339,3 @@ def _reason(error: OSError) -> Drop:
             return Drop.OVERSIZE
         case _:
             return Drop.NO_PATH
-
-
-def _raise_if_closed(error: OSError) -> None:
-    if error.errno in (errno.EBADF, errno.ENOTSOCK):
-        raise error

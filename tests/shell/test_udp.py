@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ import trio
 
 from fabric.dataplane.contract import Drop
 from fabric.errors import ConfigurationError
+from fabric.shell.offload import MAX_SEGMENTS, coalesce, count_segments, is_coalescing
 from fabric.shell.udp import BATCH, MAX_TOO_LONG, UdpSockets, open_udp_sockets
 from fabric.wire.address import Target, Transport
 from fabric.wire.relay import wrap_relayed
+
+SO_NO_CHECK = 11  # asm-generic/socket.h
 
 
 @pytest.fixture
@@ -61,7 +65,8 @@ async def test_ipv6_sources_are_ip_and_port_only(udp: UdpSockets, other: UdpSock
 
 
 async def test_a_batch_is_bounded(udp: UdpSockets, other: UdpSockets) -> None:
-    udp.send_batch([(b"x", ("127.0.0.1", other.port))] * (BATCH + 5))
+    """Each datagram is longer than the one before, so none of them comes as part of a run."""
+    udp.send_batch([(bytes(length), ("127.0.0.1", other.port)) for length in range(BATCH + 5)])
     assert len(await received(other, other.ipv4)) == BATCH
     assert len(await received(other, other.ipv4)) == 5
 
@@ -92,14 +97,30 @@ async def test_a_refused_datagram_does_not_spoil_the_next(udp: UdpSockets, other
 
 
 class ScriptedSocket(socket.socket):
-    """Raises the given errors, one a send, before it sends at all."""
+    """Raises the given errors, one a send, before it sends at all; 0 lets a send pass. `sends` counts both kinds."""
 
     errors: list[int]
+    sends: Counter[str]
 
     def sendto(self, *arguments: Any) -> int:
-        if self.errors:
-            raise OSError(self.errors.pop(0), "as scripted")
+        self._follow_script("alone")
         return int(super().sendto(*arguments))
+
+    def sendmsg(self, *arguments: Any) -> int:
+        self._follow_script("joined")
+        return int(super().sendmsg(*arguments))
+
+    def _follow_script(self, kind: str) -> None:
+        self.sends[kind] += 1
+        if self.errors and (error := self.errors.pop(0)):
+            raise OSError(error, "as scripted")
+
+
+def scripted(errors: Sequence[int] = (), segments: int = 1) -> tuple[ScriptedSocket, UdpSockets]:
+    raw = ScriptedSocket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    raw.bind(("127.0.0.1", 0))
+    raw.errors, raw.sends = list(errors), Counter()
+    return raw, UdpSockets(raw, None, segments)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +135,7 @@ class ScriptedSocket(socket.socket):
     ],
 )
 def test_each_refusal_of_the_kernel_has_its_counter(errors: list[int], reason: Drop | None) -> None:
-    raw = ScriptedSocket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    raw.bind(("127.0.0.1", 0))
-    raw.errors = errors
-    udp = UdpSockets(raw, None)
+    _, udp = scripted(errors)
     try:
         assert udp.send_batch([(b"x", ("127.0.0.1", udp.port))]) == 1
         assert udp.drops == ({} if reason is None else {reason: 1})
@@ -128,10 +146,7 @@ def test_each_refusal_of_the_kernel_has_its_counter(errors: list[int], reason: D
 
 
 def test_a_full_queue_stops_the_batch_where_it_is() -> None:
-    raw = ScriptedSocket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    raw.bind(("127.0.0.1", 0))
-    raw.errors = []
-    udp = UdpSockets(raw, None)
+    raw, udp = scripted()
     batch = [(b"x", ("127.0.0.1", udp.port))] * 5
     try:
         raw.errors = [errno.EAGAIN]
@@ -266,6 +281,18 @@ async def test_a_socket_gets_wide_buffers_with_its_first_data(udp: UdpSockets, o
     assert width() > narrow
 
 
+async def test_a_batch_from_many_sockets_is_bounded(udp: UdpSockets, other: UdpSockets) -> None:
+    for via in (1, 2):
+        side = udp.side.socket_of(via)
+        assert side is not None
+        here = ("127.0.0.1", side.getsockname()[1])
+        other.send_batch([(bytes(length), here) for length in range(BATCH - 1)])
+    with trio.fail_after(5):
+        await trio.lowlevel.wait_readable(udp.side)
+    assert len(udp.side.receive_batch()) == BATCH
+    assert len(await received_beside(udp, BATCH - 2)) == BATCH - 2
+
+
 async def test_a_relay_has_nothing_to_say_to_a_side_socket(udp: UdpSockets, other: UdpSockets) -> None:
     side = udp.side.socket_of(1)
     assert side is not None
@@ -284,3 +311,229 @@ def test_what_no_udp_socket_carries_goes_elsewhere_or_is_counted(udp: UdpSockets
     udp.elsewhere = lambda _datagram, target: not taken.append(target)  # type: ignore[func-returns-value]
     assert udp.send_batch([item] * 2) == 2
     assert taken == [item[1]] * 2
+
+
+# runs
+
+
+@pytest.fixture
+def joining() -> None:
+    """Asked for by tests that show nothing where no run leaves as one."""
+    if count_segments() == 1:
+        pytest.skip("this kernel takes no runs")
+
+
+async def all_received(udp: UdpSockets, by: socket.socket | None, count: int) -> list[tuple[bytes, Target]]:
+    arrived: list[tuple[bytes, Target]] = []
+    while len(arrived) < count:
+        arrived += await received(udp, by)
+    return arrived
+
+
+LENGTHS = {
+    "equal": [1440] * 30,
+    "the last one shorter": [1440] * 30 + [7],
+    "two runs in a row": [1440] * 10 + [900] + [1440] * 10 + [900],
+    "each longer": list(range(30)),
+    "each shorter": list(range(30, 0, -1)),
+    "more than one send takes": [1] * (2 * MAX_SEGMENTS[0] + 3),
+    "more bytes than one send takes": [1440] * 150,
+    "empty ones between": [5, 5, 0, 5, 5, 0, 0, 5],
+    "longer than half a run": [40_000, 40_000, 40_000],
+}
+
+
+def payloads_of(lengths: Sequence[int]) -> list[bytes]:
+    return [bytes((number % 200,)) * length for number, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("family", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("name", LENGTHS)
+async def test_whatever_its_lengths_a_batch_arrives_as_it_was_sent(
+    udp: UdpSockets, other: UdpSockets, name: str, family: str
+) -> None:
+    by = other.ipv6 if ":" in family else other.ipv4
+    if ":" in family and (udp.ipv6 is None or udp.send_batch([(b"six", ("::1", 9))]) != 1 or udp.drops):
+        pytest.skip("this host has no IPv6 loopback")
+    payloads = payloads_of(LENGTHS[name])
+    assert udp.send_batch([(payload, (family, other.port)) for payload in payloads]) == len(payloads)
+    assert await all_received(other, by, len(payloads)) == [(payload, (family, udp.port)) for payload in payloads]
+    assert not udp.drops
+    assert not other.drops
+
+
+async def test_a_socket_that_coalesces_hears_whoever_sends_one_by_one(udp: UdpSockets, other: UdpSockets) -> None:
+    udp.segments = 1
+    payloads = payloads_of([100] * 40)
+    udp.send_batch([(payload, ("127.0.0.1", other.port)) for payload in payloads])
+    assert [payload for payload, _ in await all_received(other, other.ipv4, 40)] == payloads
+
+
+async def test_targets_that_take_turns_each_get_their_own_in_order(udp: UdpSockets, other: UdpSockets) -> None:
+    third = open_udp_sockets()
+    try:
+        to = [("127.0.0.1", port) for port in (other.port, other.port, third.port, third.port, other.port)]
+        batch = [(bytes((number,)) * 500, to[number % 5]) for number in range(50)]
+        assert udp.send_batch(batch) == 50
+        for each, count in ((other, 30), (third, 20)):
+            expected = [payload for payload, (_, port) in batch if port == each.port]
+            assert [payload for payload, _ in await all_received(each, each.ipv4, count)] == expected
+    finally:
+        third.close()
+
+
+async def test_a_run_is_one_send_and_a_lone_datagram_none_of_that_kind(joining: None, other: UdpSockets) -> None:
+    raw, udp = scripted(segments=64)
+    try:
+        udp.send_batch([(payload, ("127.0.0.1", other.port)) for payload in payloads_of([1440] * 44 + [9] + [1000])])
+        assert raw.sends == {"joined": 1, "alone": 2}
+        assert len(await all_received(other, other.ipv4, 46)) == 46
+    finally:
+        udp.close()
+
+
+async def test_what_came_as_one_exceeds_a_batch_by_less_than_a_run(joining: None, other: UdpSockets) -> None:
+    sender = open_udp_sockets()
+    try:
+        count = 20 * BATCH
+        assert sender.send_batch([(b"x", ("127.0.0.1", other.port))] * count) == count
+        while count:
+            batch = await received(other, other.ipv4)
+            assert 0 < len(batch) < BATCH + sender.segments
+            count -= len(batch)
+    finally:
+        sender.close()
+
+
+async def test_a_run_to_a_channel_is_wrapped_each_by_each(joining: None, other: UdpSockets) -> None:
+    raw, udp = scripted(segments=64)
+    try:
+        channel: Target = ("127.0.0.1", other.port, Transport.RELAY_UDP, 9)
+        payloads = [b"\xf1" + payload for payload in payloads_of([1400] * 20 + [3])]
+        assert udp.send_batch([(payload, channel) for payload in payloads]) == 21
+        assert raw.sends == {"joined": 1}
+        from_channel: Target = ("127.0.0.1", udp.port, Transport.RELAY_UDP, 9)
+        assert await all_received(other, other.ipv4, 21) == [(payload, from_channel) for payload in payloads]
+    finally:
+        udp.close()
+
+
+async def test_a_relays_run_may_hold_all_that_a_relay_says(udp: UdpSockets, other: UdpSockets) -> None:
+    """Told apart datagram by datagram, not run by run."""
+    said = [wrap_relayed(7, b"\xf1 data"), b"\xf1 data of length", wrap_relayed(0, b"\xf1 data"), b"\xf4 control"]
+    said[1] = said[1][: len(said[0])].ljust(len(said[0]))
+    assert udp.send_batch([(datagram, ("127.0.0.1", other.port)) for datagram in said]) == 4
+    source = ("127.0.0.1", udp.port)
+    assert await all_received(other, other.ipv4, 3) == [
+        (b"\xf1 data", (*source, Transport.RELAY_UDP, 7)),
+        (said[1], source),
+        (b"\xf4 control", (*source, Transport.RELAY_UDP, 0)),
+    ]
+    assert other.drops == {Drop.MALFORMED: 1}
+
+
+async def test_a_path_on_an_extra_socket_takes_runs_both_ways(udp: UdpSockets, other: UdpSockets) -> None:
+    (via,) = udp.side.open(1)
+    to: Target = ("127.0.0.1", other.port, Transport.UDP, via)
+    payloads = [b"\xf1" + payload for payload in payloads_of([1300] * 30 + [4])]
+    assert udp.send_batch([(payload, to) for payload in payloads]) == 31
+    arrived = await all_received(other, other.ipv4, 31)
+    assert [payload for payload, _ in arrived] == payloads
+    side = udp.side.socket_of(via)
+    assert side is not None
+    assert {source for _, source in arrived} == {("127.0.0.1", side.getsockname()[1])}
+    assert is_coalescing(side) == udp.coalesces
+    assert other.send_batch(arrived) == 31
+    assert await received_beside(udp, 31) == [(payload, to) for payload in payloads]
+
+
+def test_what_goes_elsewhere_goes_there_one_by_one_as_far_as_there_is_room(udp: UdpSockets) -> None:
+    item: tuple[bytes, Target] = (b"x", ("127.0.0.1", 9, Transport.TCP, 3))
+    taken: list[Target] = []
+
+    def take(_datagram: bytes, target: Target) -> bool:
+        taken.append(target)
+        return len(taken) < 4
+
+    udp.elsewhere = take
+    assert udp.send_batch([item] * 10) == 3
+    assert udp.send_batch([(b"x", ("127.0.0.1", 9, Transport.UDP, 999))] * 3) == 3
+    assert udp.drops == {Drop.NO_PATH: 3}
+
+
+TO_MANY = 10
+
+
+async def sent_in_spite_of(errors: Sequence[int], other: UdpSockets) -> tuple[UdpSockets, Counter[str], int]:
+    """Returns the sockets, what was sent how, and how far the batch came; what arrived is as it was sent."""
+    raw, udp = scripted(errors, segments=64)
+    try:
+        payloads = payloads_of([500] * TO_MANY)
+        done = udp.send_batch([(payload, ("127.0.0.1", other.port)) for payload in payloads])
+        arrived = await all_received(other, other.ipv4, done - udp.drops.total())
+        assert [payload for payload, _ in arrived] == payloads[done - len(arrived) : done]
+    finally:
+        udp.close()
+    return udp, raw.sends, done
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOPROTOOPT])
+async def test_a_device_that_takes_no_runs_is_sent_none_ever_after(other: UdpSockets, error: int) -> None:
+    udp, sends, done = await sent_in_spite_of([error], other)
+    assert (done, udp.segments, udp.drops) == (TO_MANY, 1, {})
+    assert sends == {"joined": 1, "alone": TO_MANY}
+
+
+@pytest.mark.parametrize("error", [errno.EMSGSIZE, errno.ENOBUFS, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EPERM])
+async def test_any_other_refusal_of_a_run_is_no_reason_to_send_none(other: UdpSockets, error: int) -> None:
+    udp, sends, done = await sent_in_spite_of([error], other)
+    assert (done, udp.segments, udp.drops) == (TO_MANY, 64, {})
+    assert sends == {"joined": 1, "alone": TO_MANY}
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EMSGSIZE])
+async def test_a_run_too_long_for_the_device_teaches_what_its_datagrams_do(other: UdpSockets, error: int) -> None:
+    """EINVAL is what older kernels say of a run whose datagrams are too long: no reason to give up runs."""
+    udp, _, done = await sent_in_spite_of([error] + [errno.EMSGSIZE] * (TO_MANY - 1), other)
+    assert (done, udp.segments, udp.drops) == (TO_MANY, 64, {Drop.OVERSIZE: TO_MANY - 1})
+    assert udp.take_too_long() == [(("127.0.0.1", other.port), 500)]
+
+
+async def test_a_full_queue_stops_a_run_before_it_and_its_datagrams_where_they_are(other: UdpSockets) -> None:
+    udp, sends, done = await sent_in_spite_of([errno.EIO, 0, 0, 0, errno.EAGAIN], other)
+    assert (done, udp.segments, udp.drops) == (3, 64, {})
+    assert sends == {"joined": 1, "alone": 4}
+    udp, sends, done = await sent_in_spite_of([errno.EAGAIN], other)
+    assert (done, udp.segments, udp.drops) == (0, 64, {})
+    assert sends == {"joined": 1}
+
+
+def test_a_run_on_a_closed_socket_is_an_error() -> None:
+    raw, udp = scripted(segments=64)
+    raw.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        udp.send_batch([(b"x", ("127.0.0.1", 9))] * 2)
+    udp.close()
+
+
+async def test_a_kernel_that_refuses_runs_on_a_socket_is_believed(
+    joining: None, udp: UdpSockets, other: UdpSockets
+) -> None:
+    """A socket whose checksums are off is one that Linux sends no runs from."""
+    assert udp.ipv4 is not None
+    udp.ipv4.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+    payloads = payloads_of([500] * 20)
+    assert udp.send_batch([(payload, ("127.0.0.1", other.port)) for payload in payloads]) == 20
+    assert [payload for payload, _ in await all_received(other, other.ipv4, 20)] == payloads
+    assert udp.segments == 1
+
+
+def test_the_sockets_tell_what_they_can(udp: UdpSockets) -> None:
+    assert udp.segments in (*MAX_SEGMENTS, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        coalesce(asked)
+        assert udp.coalesces == is_coalescing(asked)
+    assert {is_coalescing(each) for each in udp.sockets} == {udp.coalesces}
+    _, bare = scripted()
+    assert (bare.segments, bare.coalesces) == (1, False)
+    bare.close()
