@@ -42,7 +42,7 @@ def endpoint_view(endpoint: EndpointReport) -> Table:
     table.add_row("certificate", f"ends {endpoint.certificate.expires}, {_duration(endpoint.certificate.expires_in_s)}")
     table.add_row("fingerprint", endpoint.fingerprint)
     table.add_row("identity key", CUSTODY_IN_WORDS.get(endpoint.custody, endpoint.custody))
-    table.add_row("cipher", f"{endpoint.cipher} preferred, {endpoint.lane} lane")
+    table.add_row("cipher", f"{endpoint.cipher} preferred, {endpoint.lane} lane, ciphers of {endpoint.cipher_provider}")
     return table
 
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar
@@ -25,7 +26,7 @@ from fabric.core.settings import Settings
 from fabric.crypto.aead import offered_suites
 from fabric.custody.contract import Custodian
 from fabric.custody.memory import MemoryCustodian
-from fabric.dataplane.reference import ReferenceLane
+from fabric.dataplane.native import NativeLane
 from fabric.errors import ConfigurationError
 from fabric.shell import clock
 from fabric.shell.config import Config, control_path
@@ -34,6 +35,8 @@ from fabric.shell.custody import open_identity
 from fabric.shell.endpoint import Endpoint, Surroundings
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.keystore import Keystore
+from fabric.shell.lane_threads import LaneThreads
+from fabric.shell.lanes import ChosenLane, choose_lane
 from fabric.shell.lock import only_one
 from fabric.shell.log import Log
 from fabric.shell.network import Network, RelayTerms
@@ -47,8 +50,10 @@ from fabric.shell.tap import Tap, open_tap
 from fabric.shell.tls import context_under
 from fabric.shell.udp import UdpSockets, open_udp_sockets
 from fabric.wire.address import Address
-from fabric.wire.pcp import NONCE_BYTES
 from fabric.wire.record import overlay_mtu
+
+if TYPE_CHECKING:
+    from fabric.dataplane.reference import ReferenceLane
 
 _PORT = "port"
 _MAPPING_NONCE = "mapping_nonce"
@@ -66,7 +71,7 @@ class Parts:
     identity: Identity
     calendar: Calendar
     node: Node
-    lane: ReferenceLane
+    chosen: ChosenLane
     tap: Tap
     udp: UdpSockets
     listener: socket.socket
@@ -76,6 +81,10 @@ class Parts:
     service: ServiceLinks = field(init=False)
     network: Network = field(init=False)
     started: float = field(default_factory=clock.now)
+
+    @property
+    def lane(self) -> NativeLane | ReferenceLane:
+        return self.chosen.lane
 
     @property
     def mtu(self) -> int:
@@ -120,9 +129,15 @@ def prepare(state: Path, config: Config, environment: Mapping[str, str]) -> Iter
         udp = _open_udp(config, keystore)
         opened.callback(udp.close)
         listener = opened.enter_context(listen(control_path(state, config), config.control_group))
-        lane = ReferenceLane(identity.certificate.mac, identity.certificate.addresses)
-        node = Node(identity, lane, calendar, os.urandom, _settings(config), _records(keystore), clock.now())
-        parts = Parts(config, papers, secrets.custody.value, identity, calendar, node, lane, tap, udp, listener)
+        chosen = choose_lane(
+            config.lane,
+            identity.certificate.mac,
+            identity.certificate.addresses,
+            udp.segments,
+            config.cipher_library,
+        )
+        node = Node(identity, chosen.lane, calendar, os.urandom, _settings(config), _records(keystore), clock.now())
+        parts = Parts(config, papers, secrets.custody.value, identity, calendar, node, chosen, tap, udp, listener)
         _join(parts, state, keystore, custodian, environment)
         parts.endpoint.settle()
         parts.endpoint.fulfil_waiting()
@@ -184,6 +199,8 @@ def _open_udp(config: Config, keystore: Keystore) -> UdpSockets:
 def _mapping_nonce(keystore: Keystore) -> bytes:
     """The same after a restart: the gateway knows its client by it, and gives it the port that it had."""
     if (kept := keystore.fact(_MAPPING_NONCE)) is None:
+        from fabric.wire.pcp import NONCE_BYTES  # here, because a host needs it once in its life
+
         kept = os.urandom(NONCE_BYTES).hex()
         keystore.note_fact(_MAPPING_NONCE, kept)
     return bytes.fromhex(kept)
@@ -234,6 +251,7 @@ def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian, e
         endpoint.handle_leftover,
         endpoint.handle_reports,
         network.handle_too_long,
+        LaneThreads(parts.lane, parts.tap, parts.udp) if isinstance(parts.lane, NativeLane) else None,
     )
     network.attach(endpoint.tell, parts.pump)
     parts.stun = StunNames(config.stun or papers.network.stun, handle_stun_servers)

@@ -34,6 +34,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
     """UDP and TCP port; 0 draws one and keeps it."""
     cipher: Literal["auto", "aes-256-gcm", "chacha20-poly1305"] = "auto"
+    lane: Literal["auto", "native", "reference"] = "auto"
+    """What carries the frames: C, or Python, which is the one to be had everywhere."""
+    cipher_library: Literal["auto", "openssl", "pynacl", "libsodium", "none"] = "auto"
+    """Where the native lane takes its ciphers from; "auto" for the fastest that is here. "none" exists only in a build
+    for measuring."""
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     control_socket: str | None = None
     """Path of the control socket; without it, DIR/control.sock."""

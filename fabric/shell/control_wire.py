@@ -120,6 +120,7 @@ class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     custody: str
     lane: str
+    cipher_provider: str
     port: int
     mtu: int
     underlay: tuple[str, ...]

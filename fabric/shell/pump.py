@@ -20,9 +20,11 @@ import trio
 from fabric.core.machine import Instant
 from fabric.dataplane.contract import Control, Drop, Traffic
 from fabric.shell.clock import now
+from fabric.shell.lane_threads import LaneThreads
 from fabric.shell.tap import BATCH, Tap
 from fabric.shell.udp import Reader, TooLong
 from fabric.wire.address import Address, Target, Transport
+from fabric.wire.datagram import DATA_TYPE
 
 OnLeftover = Callable[[Sequence[tuple[bytes, Target]]], None]
 OnReports = Callable[[Sequence[Traffic], Sequence[Control]], None]
@@ -32,9 +34,13 @@ STALL_S = 0.1
 """A UDP queue that stays full for so long is not busy but stuck: what waits for it is dropped."""
 
 AGE_INTERVAL_S = 1.0
+"""Between two looks at what is old, unless the lane wants one earlier."""
+
 REPORT_INTERVAL_S = 0.02
 """Core looks at every peer when it is told something: under load that is for fifty times a second, not for each
 batch. What can't wait (see `HotLane.is_urgent`) is told at once, and so is what comes after a pause."""
+
+_DATA = bytes((DATA_TYPE,))
 
 
 class HotLane(Protocol):
@@ -43,6 +49,10 @@ class HotLane(Protocol):
     def handle_frames(self, frames: Sequence[bytes], now: Instant) -> None: ...
 
     def handle_datagrams(self, batch: Sequence[tuple[bytes, Target]], now: Instant) -> list[tuple[bytes, Target]]: ...
+
+    def handle_asks(self, now: Instant) -> list[tuple[bytes, Target]]: ...
+
+    def take_too_long(self) -> list[TooLong]: ...
 
     def take_datagrams(self) -> list[tuple[bytes, Target]]: ...
 
@@ -86,7 +96,8 @@ class Ways(Protocol):
 class Pump:
     """`on_leftover`, `on_reports` and `on_too_long` are called between batches, and may steer the lane.
 
-    Traffic comes before controls. `on_too_long` hears what this host's own devices refused to carry.
+    Traffic comes before controls. `on_too_long` hears what this host's own devices refused to carry. With `threads`,
+    device and main sockets are theirs; here is what they leave: the other ways, questions, reports.
     """
 
     def __init__(
@@ -97,6 +108,7 @@ class Pump:
         on_leftover: OnLeftover,
         on_reports: OnReports,
         on_too_long: OnTooLong = lambda _refused: None,
+        threads: LaneThreads | None = None,
     ) -> None:
         self._lane = lane
         self._tap = tap
@@ -104,15 +116,23 @@ class Pump:
         self._on_leftover = on_leftover
         self._on_reports = on_reports
         self._on_too_long = on_too_long
+        self._threads = threads
         self._report_due: Instant = 0.0
         self._untold = trio.Event()
+        self._age_due: Instant = 0.0
+        self._until_age = trio.CancelScope()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled; raises `OSError` where the device is taken away."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pump_tap)
+            if self._threads is not None:
+                await nursery.start(self._threads.run, self._answer, self._tell_now, REPORT_INTERVAL_S)
+            else:
+                nursery.start_soon(self._pump_tap)
+            taken = self._threads.sockets if self._threads is not None else ()
             for reader in self._ways.readers:
-                nursery.start_soon(self._pump_in, reader)
+                if reader[0] not in taken:
+                    nursery.start_soon(self._pump_in, reader)
             nursery.start_soon(self._age)
             nursery.start_soon(self._tell_late)
             task_status.started()
@@ -133,9 +153,32 @@ class Pump:
         instant = now()
         leftovers = self._lane.handle_datagrams(batch, instant)
         self._deliver()
+        self._age_in_time(instant)
+        self._pass_on(leftovers, instant)
+        self._report(instant)
+
+    def _answer(self) -> None:
+        """Does what the threads ask for."""
+        instant = now()
+        leftovers = self._lane.handle_asks(instant)
+        self.flush()
+        self._pass_on(leftovers, instant)
+        self._report(instant)
+
+    def _pass_on(self, leftovers: list[tuple[bytes, Target]], instant: Instant) -> None:
+        """What the threads leave may be from a relay: the DATA that it has wrapped is the lane's after all."""
+        while leftovers and self._threads is not None:
+            came = self._threads.sort(leftovers)
+            data = [each for each in came if each[0].startswith(_DATA)]
+            if len(data) < len(came):
+                self._on_leftover([each for each in came if not each[0].startswith(_DATA)])
+            leftovers = self._lane.handle_datagrams(data, instant) if data else []
+            self._deliver()
         if leftovers:
             self._on_leftover(leftovers)
-        self._report(instant)
+
+    def _tell_now(self) -> None:
+        self._tell([], now())
 
     async def _pump_tap(self) -> None:
         while True:
@@ -146,7 +189,7 @@ class Pump:
                 await self._send()
                 self._deliver()
                 self._report(instant)
-                if len(frames) < BATCH:
+                if not self._tap.has_more:
                     break
                 await trio.lowlevel.checkpoint()
 
@@ -161,12 +204,26 @@ class Pump:
                 await trio.lowlevel.checkpoint()
 
     async def _age(self) -> None:
-        """Memory is what it frees: nobody waits for it, so once a second is often enough."""
+        """Delivers what the lane holds back for a moment, and has it free memory, for which nobody waits."""
         while True:
-            await trio.sleep(AGE_INTERVAL_S)
+            instant = now()
+            self._age_due = instant + AGE_INTERVAL_S
+            with trio.CancelScope(deadline=trio.current_time() + AGE_INTERVAL_S) as self._until_age:
+                self._age_in_time(instant)
+                await trio.sleep_forever()
+            instant = now()
             deadline = self._lane.next_timeout()
-            if deadline is not None and deadline <= (instant := now()):
+            if deadline is not None and deadline <= instant:
                 self._lane.handle_timeout(instant)
+                self._deliver()
+
+    def _age_in_time(self, instant: Instant) -> None:
+        """Moves the next look at what is old forward, where the lane wants it. Under load that is seldom: what was
+        due in five milliseconds is so for that long."""
+        deadline = self._lane.next_timeout()
+        if deadline is not None and deadline < self._age_due:
+            self._age_due = deadline
+            self._until_age.deadline = trio.current_time() + max(0.0, deadline - instant)
 
     async def _send(self) -> None:
         batch = self._lane.take_datagrams()
@@ -201,8 +258,9 @@ class Pump:
 
     def _tell(self, controls: Sequence[Control], instant: Instant) -> None:
         self._report_due = instant + REPORT_INTERVAL_S
-        if self._ways.has_too_long:
-            self._on_too_long(self._ways.take_too_long())
+        too_long = [*self._ways.take_too_long(), *self._lane.take_too_long()]
+        if too_long:
+            self._on_too_long(too_long)
         traffic = self._lane.take_traffic()
         if traffic or controls:
             self._vouch(traffic, controls)

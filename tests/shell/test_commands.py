@@ -76,6 +76,7 @@ ALICE = EndpointReport(
     fingerprint="abcd-efgh",
     custody="key-file",
     lane="reference",
+    cipher_provider="cryptography 50",
     port=4711,
     mtu=1399,
     underlay=("192.0.2.2",),

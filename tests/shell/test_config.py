@@ -34,6 +34,8 @@ def test_every_setting_has_a_twin_in_the_environment(tmp_path: Path, field: str)
         "device": "tap7",
         "port": "4711",
         "cipher": "aes-256-gcm",
+        "lane": "reference",
+        "cipher_library": "pynacl",
         "log_level": "debug",
         "service": "a.example:443,[::1]:444",
         "stun": "192.0.2.1:3478",

@@ -10,14 +10,20 @@ import trio
 import trio.testing
 
 from fabric.dataplane.contract import Control, Drop, Traffic
+from fabric.dataplane.native import NativeLane
+from fabric.dataplane.reference import ReferenceLane
+from fabric.errors import ConfigurationError
 from fabric.shell.carriers import Carriers
+from fabric.shell.lane_threads import LaneThreads
 from fabric.shell.pump import Pump
 from fabric.shell.tap import Tap
 from fabric.shell.tcp import TcpLinks
 from fabric.shell.udp import TooLong, UdpSockets, open_udp_sockets
 from fabric.wire.address import Address, Target, Transport
 from fabric.wire.relay import wrap_relayed
-from tests.dataplane.pair import End, ipv4, meet
+from fabric.wire.vnet import GSO_TCPV4, NO_VNET, VNET_BYTES, decode_vnet
+from tests.dataplane.pair import End, LaneMaker, ipv4, meet, native_lane
+from tests.dataplane.superframes import NETWORK, Stream
 
 
 class Machine:
@@ -36,8 +42,9 @@ class Machine:
         self.told: list[Traffic | Control] = []
         self.too_long: list[TooLong] = []
         ways = Carriers(self.udp, self.tcp)
-        self.pump = Pump(end.lane, self.tap, ways, self.leftovers.extend, self.handle_reports, self.too_long.extend)
-
+        threads = LaneThreads(end.lane, self.tap, self.udp) if isinstance(end.lane, NativeLane) else None
+        handlers = (self.leftovers.extend, self.handle_reports, self.too_long.extend)
+        self.pump = Pump(end.lane, self.tap, ways, *handlers, threads=threads)
         self.links: list[Address] = []
         self.tcp.attach(self, self.pump.receive)
 
@@ -59,12 +66,22 @@ class Machine:
     def handle_tcp_reflexive(self, addresses: Sequence[Address]) -> None:
         raise AssertionError(addresses)
 
+    @property
+    def udp_target(self) -> Target:
+        return ("127.0.0.1", self.udp.port)
+
+    def say(self, frame: bytes) -> None:
+        """Its kernel sends a frame, and has nothing left to do for it."""
+        self.host.send(NO_VNET + frame)
+
     async def take(self, count: int) -> list[bytes]:
         frames: list[bytes] = []
         with trio.fail_after(10):
             while len(frames) < count:
                 await trio.lowlevel.wait_readable(self.host)
-                frames.append(self.host.recv(65_536))
+                item = self.host.recv(65_567)
+                assert item[:VNET_BYTES] == NO_VNET
+                frames.append(item[VNET_BYTES:])
         return frames
 
     def close(self) -> None:
@@ -73,9 +90,13 @@ class Machine:
         self.host.close()
 
 
-@pytest.fixture
-def machines() -> Iterator[tuple[Machine, Machine]]:
-    both = Machine(End(1)), Machine(End(2))
+@pytest.fixture(params=["reference", "native"])
+def machines(request: pytest.FixtureRequest) -> Iterator[tuple[Machine, Machine]]:
+    make_lane: LaneMaker = native_lane if request.param == "native" else ReferenceLane
+    try:
+        both = Machine(End(1, make_lane=make_lane)), Machine(End(2, make_lane=make_lane))
+    except ConfigurationError as error:
+        pytest.skip(str(error))
     meet(both[0].end, both[1].end)
     yield both
     for each in both:
@@ -89,8 +110,8 @@ async def test_frames_cross_in_both_directions(machines: tuple[Machine, Machine]
     there = [ipv4(ann.end, bob.end, 200 + n) for n in range(150)]
     back = [ipv4(bob.end, ann.end, 200 + n) for n in range(150)]
     for one, other in zip(there, back, strict=True):
-        ann.host.send(one)
-        bob.host.send(other)
+        ann.say(one)
+        bob.say(other)
         await trio.lowlevel.checkpoint()
     assert await bob.take(150) == there
     assert await ann.take(150) == back
@@ -117,6 +138,7 @@ async def test_what_is_not_data_goes_to_core_and_controls_come_after_traffic(
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("machines", ["reference"], indirect=True)
 async def test_the_loss_of_the_device_ends_the_pump(machines: tuple[Machine, Machine]) -> None:
     ann, _ = machines
     ann.tap.close()
@@ -131,7 +153,7 @@ async def test_traffic_is_told_at_once_after_a_pause_then_at_intervals_and_never
     for each in machines:
         await nursery.start(each.pump.run)
     for number in range(60):
-        ann.host.send(ipv4(ann.end, bob.end, 1300 + number))
+        ann.say(ipv4(ann.end, bob.end, 1300 + number))
         if number % 20 == 0:
             await trio.lowlevel.checkpoint()
     await bob.take(60)
@@ -156,8 +178,8 @@ async def test_frames_cross_by_a_socket_beside_the_main_one(
     for each in machines:
         await nursery.start(each.pump.run)
     there, back = ipv4(ann.end, bob.end), ipv4(bob.end, ann.end)
-    ann.host.send(there)
-    bob.host.send(back)
+    ann.say(there)
+    bob.say(back)
     assert (await bob.take(1), await ann.take(1)) == ([there], [back])
     with trio.fail_after(10):
         while len(ann.told) + len(bob.told) < 2:
@@ -179,7 +201,7 @@ async def test_frames_cross_by_a_relay_that_wraps_them_anew(
         for each in machines:
             await nursery.start(each.pump.run)
         sent = ipv4(ann.end, bob.end)
-        ann.host.send(sent)
+        ann.say(sent)
         with trio.fail_after(10):
             await trio.lowlevel.wait_readable(relay)
         wrapped = relay.recv(2000)
@@ -211,13 +233,13 @@ async def test_frames_cross_by_a_tcp_connection_once_the_accepting_end_knows_who
     ann.end.lane.steer(bob.end.name, ann.links[0], 16_384)
     bob.end.lane.steer(ann.end.name, bob.links[0], 1472)
     back = [ipv4(bob.end, ann.end, 300 + n) for n in range(50)]
-    bob.host.send(back[0])
+    bob.say(back[0])
     with trio.fail_after(10):
         while not bob.udp.drops and not bob.end.lane.drops():
             await trio.testing.wait_all_tasks_blocked(0.001)
     there = [ipv4(ann.end, bob.end, 300 + n) for n in range(50)]
     for frame in there:
-        ann.host.send(frame)
+        ann.say(frame)
         await trio.lowlevel.checkpoint()
     assert await bob.take(50) == there
     index = next(iter(ann.end.lane._sessions))
@@ -228,7 +250,7 @@ async def test_frames_cross_by_a_tcp_connection_once_the_accepting_end_knows_who
             await trio.testing.wait_all_tasks_blocked(0.001)
     assert bob.end.lane.drops() == {Drop.NO_PATH: 1}
     for frame in back:
-        bob.host.send(frame)
+        bob.say(frame)
         await trio.lowlevel.checkpoint()
     assert await ann.take(50) == back
     nursery.cancel_scope.cancel()
@@ -255,6 +277,27 @@ async def test_core_hears_later_what_the_own_device_could_not_carry(
     nursery.cancel_scope.cancel()
 
 
+async def test_what_a_super_frame_brought_is_delivered_when_the_rest_of_it_stays_away(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.shell.pump.AGE_INTERVAL_S", 3600.0)
+    stream = Stream()
+    ann, bob = Machine(End(1, NETWORK)), Machine(End(2, NETWORK))
+    meet(ann.end, bob.end)
+    await nursery.start(bob.pump.run)
+    for _ in range(2):
+        ann.end.lane.handle_frames([stream.vnet() + stream.whole()], 0.0)
+        datagrams = [(payload, bob.udp_target) for payload, _ in ann.end.lane.take_datagrams()]
+        ann.udp.send_batch(datagrams[:3] + datagrams[4:])
+        with trio.fail_after(10):
+            for _ in range(2):
+                await trio.lowlevel.wait_readable(bob.host)
+                assert decode_vnet(bob.host.recv(65_567)).gso_type == GSO_TCPV4
+    nursery.cancel_scope.cancel()
+    ann.close()
+    bob.close()
+
+
 class StuckSockets(UdpSockets):
     """A queue that is full for ever after `room` datagrams."""
 
@@ -277,7 +320,7 @@ async def test_a_queue_that_stays_full_costs_what_waits_for_it_and_no_more(
     ann, bob = Machine(End(1), StuckSockets(real.ipv4, real.ipv6)), Machine(End(2))
     meet(ann.end, bob.end)
     for number in range(10):
-        ann.host.send(ipv4(ann.end, bob.end, 1400 + number % 2))
+        ann.say(ipv4(ann.end, bob.end, 1400 + number % 2))
     await nursery.start(ann.pump.run)
     await trio.sleep(5)
     assert ann.end.lane.drops() == {Drop.BACKPRESSURE: 7}
