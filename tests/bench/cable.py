@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from fabric.lab import Host, Lab, Nat, Program
+from fabric.lab import Host, Lab, LabError, Nat, Program
 
 DEVICE = "cable"
 OUTER_MTU = 1500
@@ -25,6 +25,17 @@ LEFT = IPv4Interface("10.90.0.1/24")
 RIGHT = IPv4Interface("10.90.0.2/24")
 INNER_LEFT = IPv4Interface("10.91.0.1/24")
 INNER_RIGHT = IPv4Interface("10.91.0.2/24")
+
+UDP_SEGMENTATION = "tx-udp-segmentation"
+TCP_SEGMENTATION = "tcp-segmentation-offload"
+_LOSS = """
+table inet lossy {{
+    chain input {{
+        type filter hook input priority filter; policy accept;
+        iifname {device} numgen random mod 1000 < {per_mille} drop
+    }}
+}}
+"""
 
 
 class Cable:
@@ -38,12 +49,35 @@ class Cable:
         self.left.namespace.add_address(DEVICE, LEFT)
         self.right.namespace.add_address(DEVICE, RIGHT)
         if not segmentation:
-            for host in (self.left, self.right):
-                host.run("ethtool", "-K", DEVICE, "tx-udp-segmentation", "off").must()
+            self._stop(UDP_SEGMENTATION)
+
+    def _stop(self, *offloads: str) -> None:
+        """Switches off, at both ends, what takes super-packets whole; LabError where the kernel goes on doing so."""
+        for host in (self.left, self.right):
+            for offload in offloads:
+                host.run("ethtool", "-K", DEVICE, offload, "off").must()
+            told = host.run("ethtool", "-k", DEVICE).must().output
+            on = [offload for offload in offloads if f"{offload}: off" not in told]
+            if on:
+                raise LabError(f"the cable at {host.name} still does {', '.join(on)}")
+
+    def lose(self, per_mille: int) -> None:
+        """From now on each end loses so many of a thousand packets that come in, of whatever kind.
+
+        What one rule meets is a packet as the device handed it over. So the cable takes no super-packets from now on:
+        else one loss would be that of 64 KiB.
+        """
+        self._stop(TCP_SEGMENTATION, UDP_SEGMENTATION)
+        for host in (self.left, self.right):
+            host.namespace.add_rules(_LOSS.format(device=DEVICE, per_mille=per_mille))
 
     def ends(self) -> tuple[tuple[Host, IPv4Interface, IPv4Interface], tuple[Host, IPv4Interface, IPv4Interface]]:
         """(this host, its address on the cable, the other's), for both sides."""
         return (self.left, LEFT, RIGHT), (self.right, RIGHT, LEFT)
+
+    def outer(self, host: Host) -> tuple[IPv4Interface, IPv4Interface]:
+        """(the host's address on the cable, the other's)."""
+        return (LEFT, RIGHT) if host is self.left else (RIGHT, LEFT)
 
     def start(self, host: Host, arguments: Sequence[str]) -> Program:
         """Starts a tunnel's program; its log is named after the host and the program."""
@@ -54,5 +88,5 @@ class Cable:
 def cable(*, segmentation: bool = True) -> Iterator[Cable]:
     """A fresh pair of machines. Without `segmentation` the cable does not take UDP super-datagrams whole, which is
     nearer to a real network card than a virtual cable is."""
-    with Lab("bench") as lab:
+    with Lab() as lab:
         yield Cable(lab, segmentation=segmentation)

@@ -19,8 +19,9 @@ from fabric.lab.overlay import await_reach, introduce
 from fabric.lab.product import until
 from tests.bench.asking import Pair, await_paths
 from tests.bench.fabric_tunnel import DEVICE
-from tests.bench.gauges import GIGABYTE, daemon_seconds, machine_seconds, percentile, ping, streams
+from tests.bench.gauges import GIGABYTE, percentile, ping, streams
 from tests.bench.tunnels import Raised
+from tests.bench.usage import daemon_seconds, machine_seconds
 
 UNLIMITED = "relay_rate_bytes_s = 1000000000"
 """The usual limit of a pair, 100 Mbit/s, is policy and would hide what the relay can do."""

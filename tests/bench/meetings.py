@@ -33,7 +33,7 @@ from fabric.lab.traffic import frame, raw_socket
 from fabric.shell.control_wire import AskAdd, AskRemove, AskWait, Connected
 from tests.bench.asking import Pair, ask, path_kind, report
 from tests.bench.fabric_tunnel import DEVICE
-from tests.bench.gauges import machine_seconds
+from tests.bench.usage import machine_seconds
 
 FRAME_PACE_S = 0.01
 """The resolution of the first frame: one is sent each way so often."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Set
 from html import escape
 from typing import NamedTuple
 
@@ -15,27 +16,38 @@ class Panel(NamedTuple):
 PANELS = (
     Panel("tcp_1_mbits", "TCP, one stream: Mbit/s (more is better)", 0),
     Panel("tcp_4_mbits", "TCP, four streams: Mbit/s (more is better)", 0),
+    Panel("lossy_mbits", "TCP, one stream at 1 % loss: Mbit/s (more is better)", 0),
     Panel("small_kpps", "64-byte datagrams: thousand a second (more is better)", 1),
+    Panel("busy_p50_ms", "busy ping, median: ms (less is better)", 3),
     Panel("loaded_p50_ms", "ping under load, median: ms (less is better)", 2),
     Panel("machine_s_per_gb", "processor seconds a gigabyte, whole machine (less is better)", 1),
 )
+LOAD_FIGURES = ("tcp_1_mbits", "tcp_4_mbits", "small_kpps", "machine_s_per_gb")
+LOAD_PANELS = tuple(panel for panel in PANELS if panel.figure in LOAD_FIGURES)
 WIDTH, LABEL_WIDTH, VALUE_WIDTH, BAR, GAP, HEAD = 760, 110, 70, 16, 5, 34
 OURS, THEIRS, INK, DIM = "#1f6feb", "#9aa4b2", "#1b1f24", "#5b6470"
 
 
-def draw(medians: dict[str, dict[str, float | None]], beyond: set[str]) -> str:
-    """The SVG text. Tunnels in the order of `medians`; ours in its own colour.
+def draw(
+    medians: Mapping[str, Mapping[str, float | None]],
+    beyond: Set[str],
+    panels: Sequence[Panel] = PANELS,
+    *,
+    label_width: int = LABEL_WIDTH,
+    ours: str = "fabric",
+) -> str:
+    """The SVG text. Tunnels in the order of `medians`; those that begin with `ours` in their own colour.
 
     Those in `beyond` have no cipher and another scale: they stand as numbers beside the title, not as bars.
     """
     height = 12
     parts: list[str] = []
-    for panel in PANELS:
+    for panel in panels:
         bars = {label: value for label, found in medians.items() if (value := found[panel.figure]) is not None}
         shown = {label: value for label, value in bars.items() if label not in beyond}
         others = ", ".join(f"{label} {value:,.{panel.digits}f}" for label, value in bars.items() if label in beyond)
         aside = f"without a cipher: {others}" if others else ""
-        parts += bars_panel(panel, shown, aside, height)
+        parts += bars_panel(panel, shown, aside, height, label_width, ours)
         height += bars_height(shown)
     return page(parts, height)
 
