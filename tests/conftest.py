@@ -12,4 +12,6 @@ settings.register_profile("here", deadline=None, print_blob=True)
 settings.register_profile(
     "ci", deadline=None, print_blob=True, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# `make check` looks shortly, and often; `make test` looks well.
+settings.register_profile("check", deadline=None, print_blob=True, max_examples=25)
 settings.load_profile("ci" if os.environ.get("CI") else "here")

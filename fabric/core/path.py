@@ -349,14 +349,17 @@ class PathAgent:
             self.primary.next_probe = min(self.primary.next_probe, now + HUSH_S)
             self._talk.reset()
 
-    def handle_sealed(self, now: Instant, records: int = 1) -> None:
-        """Records were sent on the primary, so silence means something."""
-        primary = self.primary
-        if primary is None:
-            return
+    def handle_load(self, now: Instant, records: int) -> None:
+        """So many records with data were sent: whether long ones still get through is worth a question."""
         for path in self._in_use():
             if self.is_measuring:
                 path.mtu.handle_sealed(records, now)
+
+    def handle_sealed(self, now: Instant) -> None:
+        """Records were sent on the primary and none came, so silence means something."""
+        primary = self.primary
+        if primary is None:
+            return
         if primary.heard is not None and not primary.unanswered:
             primary.next_probe = min(primary.next_probe, max(primary.heard, now - RETRY_S) + BUSY_SILENCE_S)
 

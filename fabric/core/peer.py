@@ -351,12 +351,14 @@ class Peer:
 
     def handle_traffic(self, traffic: Traffic, now: Instant) -> None:
         self._keying.handle_sealed(traffic, now)
+        if traffic.sealed:
+            self._paths.handle_load(now, traffic.sealed)
         if traffic.opened:
             self._last_seen = now
             if self._keying.handle_opened(traffic, now):
                 self._handle_heard(traffic.source, traffic.opened, now)
         elif traffic.sealed:
-            self._paths.handle_sealed(now, traffic.sealed)
+            self._paths.handle_sealed(now)
         self._settle(now)
 
     def handle_own_certificate(self, now: Instant) -> None:

@@ -145,6 +145,9 @@ class Namespace:
         """Makes a device do what a cable needs itself: whole checksums, and no packet longer than its MTU."""
         self.inside(lambda: kernel.stop_offloads(device))
 
+    def has_device(self, device: str) -> bool:
+        return bool(self.netlink(lambda route: route.link_lookup(ifname=device)))
+
     def counters(self, device: str) -> Counters:
         def act(route: Any) -> Counters:
             (link,) = route.get_links(_index(route, device))
@@ -152,6 +155,18 @@ class Namespace:
             return Counters(stats["rx_bytes"], stats["tx_bytes"], stats["rx_packets"], stats["tx_packets"])
 
         return self.netlink(act)
+
+    def checksum_errors(self) -> int:
+        """How many TCP segments and UDP datagrams came here with a wrong checksum."""
+
+        def read() -> int:
+            lines = [line.split() for line in Path("/proc/thread-self/net/snmp").read_text().splitlines()]
+            tables = [dict(zip(*pair, strict=True)) for pair in zip(lines[::2], lines[1::2], strict=True)]
+            more = dict(line.split() for line in Path("/proc/thread-self/net/snmp6").read_text().splitlines())
+            counts = [table["InCsumErrors"] for table in tables if table.keys() & {"Tcp:", "Udp:"}]
+            return sum(map(int, [*counts, more.get("Udp6InCsumErrors", 0)]))
+
+        return self.inside(read)
 
     # -- addresses and routes -----------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ class Daemon:
     def __init__(self, lab: Lab, host: Host, arguments: Sequence[str], label: str, state: Path) -> None:
         self.lab, self.host, self.label, self.state = lab, host, label, state
         self._arguments = arguments
+        self.environment: dict[str, str] = {}
+        """What it gets beside ours from its next start."""
         self.program: Program | None = None
 
     def launch(self) -> socket.socket:
@@ -49,7 +51,7 @@ class Daemon:
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         listener.bind(str(path))
-        environment = {"NOTIFY_SOCKET": str(path)}
+        environment = {**self.environment, "NOTIFY_SOCKET": str(path)}
         self.program = self.host.start(*self._arguments, log=f"{self.label}.log", environment=environment)
         return listener
 
@@ -145,6 +147,10 @@ class Endpoint(Daemon):
         environment = {"FABRIC_STATE": str(self.state)}
         return self.host.run(installed("fabric"), *words, timeout_s=timeout_s, environment=environment)
 
+    def carry_by(self, lane: str) -> None:
+        """From its next start that lane carries its frames: "native" or "reference"."""
+        self.environment["FABRIC_LANE"] = lane
+
     def enrol(self, key: str) -> None:
         self.command("enrol", key, "--name", self.name).must()
 
@@ -177,6 +183,15 @@ class Endpoint(Daemon):
         """The kind of path to a peer, e.g. "direct-udp"; None where there is none."""
         peer = self.peer(name)
         return peer["path"]["kind"] if peer is not None and peer["path"] is not None else None
+
+    @property
+    def device(self) -> str:
+        """The name of its overlay device."""
+        return str(self.status()["endpoint"]["device"])
+
+    @property
+    def mac(self) -> str:
+        return str(self.status()["endpoint"]["mac"])
 
     def overlay_addresses(self) -> list[str]:
         return [str(address).partition("/")[0] for address in self.status()["endpoint"]["addresses"]]

@@ -261,6 +261,11 @@ class Site:
         self.outermost.set_mtu("wan", mtu)
         self._lab.internet.set_mtu(self.upstream_device, mtu)
 
+    def stop_offloads(self) -> None:
+        """From now on what goes over its line is as long as on a wire, and not cut by whoever receives it."""
+        self.outermost.stop_offloads("wan")
+        self._lab.internet.stop_offloads(self.upstream_device)
+
     def renumber(self) -> IPv4Address:
         """The provider hands out another address; the router restarts with it. Returns the new address."""
         old, new = self.wan, IPv4Interface((self.wan.ip + 1, self.wan.network.prefixlen))

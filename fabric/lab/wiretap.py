@@ -1,14 +1,20 @@
-"""Somebody on the internet who records what passes."""
+"""Somebody on the internet who records what passes, as it would be on a wire.
+
+Between namespaces kernels hand packets over in runs, each of which a real card would cut: so does the wiretap.
+"""
 
 from __future__ import annotations
 
 import socket
 import struct
 import threading
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from fabric.lab import card
+from fabric.lab.namespace import Namespace
 from fabric.lab.site import Site
 from fabric.lab.traffic import ETHERTYPE_ALL
 
@@ -19,7 +25,9 @@ ETHERNET_BYTES = 14
 ETHERTYPE_IPV4 = 0x0800
 STUN_COOKIE = bytes.fromhex("2112a442")
 BUFFER_BYTES = 64 << 20
+LONGEST_RUN_BYTES = 70_000
 SO_RCVBUFFORCE = 33
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +51,19 @@ class Passed:
     is_stun: bool
 
 
-class Wiretap:
-    """Records every frame on the internet's line to a site while the block lasts."""
+class Ear:
+    """Records every frame at a device while the block lasts."""
 
-    def __init__(self, lab: Lab, site: Site) -> None:
-        self.frames: list[bytes] = []
-        self._socket = lab.internet.inside(lambda: _listen(site.upstream_device))
+    def __init__(self, namespace: Namespace, device: str) -> None:
+        self._frames: list[bytes] = []
+        self._uncut: deque[bytes] = deque()
+        self.runs = 0
+        """How many of what was recorded came as one and had to be cut."""
+        self._socket = namespace.inside(lambda: _listen(device))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._record)
 
-    def __enter__(self) -> Wiretap:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -65,10 +76,19 @@ class Wiretap:
         """Takes what there is, until told to stop and nothing is left."""
         while True:
             try:
-                self.frames.append(self._socket.recv(65_535))
+                self._uncut.append(self._socket.recv(LONGEST_RUN_BYTES))
             except TimeoutError:
                 if self._stop.is_set():
                     return
+
+    @property
+    def frames(self) -> list[bytes]:
+        """What was recorded so far, frame by frame: cut only now, for while it comes there is no time to lose."""
+        while self._uncut:
+            cut = card.finish(self._uncut.popleft())
+            self.runs += len(cut) > 1
+            self._frames += cut
+        return self._frames
 
     def heard(self, words: bytes) -> bool:
         return any(words in frame for frame in self.frames)
@@ -86,8 +106,16 @@ class Wiretap:
         return [found for frame in self.frames if (found := _udp(frame)) is not None]
 
 
+class Wiretap(Ear):
+    """Records every frame on the internet's line to a site while the block lasts."""
+
+    def __init__(self, lab: Lab, site: Site) -> None:
+        super().__init__(lab.internet, site.upstream_device)
+
+
 def _listen(device: str) -> socket.socket:
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE_ALL))
+    made.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
     made.bind((device, ETHERTYPE_ALL))
     with suppress(OSError):  # inside a user namespace the default has to do
         made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)

@@ -108,7 +108,14 @@ class Lab:
         return program
 
     def lose(self, per_mille: int) -> None:
-        """The internet loses so many of a thousand packets from now on; 0 heals it."""
+        """The internet loses so many of a thousand packets from now on; 0 heals it.
+
+        Kernels would lose a whole run of datagrams as one: so that each is lost for itself, as on a wire, nothing
+        comes to the internet, nor goes to a site, in runs any more.
+        """
+        if per_mille:
+            for site in self.sites.values():
+                site.stop_offloads()
         self.internet.load_rules(nat_rules.loss_rules(per_mille) if per_mille else "")
 
     def part(self, one: Site, other: Site) -> None:

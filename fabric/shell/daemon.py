@@ -9,54 +9,73 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import trio
-import typer
 
 from fabric import __version__
 from fabric.core.own_addresses import Interface
+from fabric.core.status import PeerState
 from fabric.crypto.aead import offered_suites
 from fabric.shell import clock
 from fabric.shell.assembly import Parts, prepare
-from fabric.shell.checks.network import NetworkView, RelayView, ServiceLinkView
-from fabric.shell.config import DEFAULT_STATE, STATE_VARIABLE, load_config
+from fabric.shell.config import load_config
 from fabric.shell.control import serve_control
 from fabric.shell.control_wire import EndpointReport
-from fabric.shell.doctor import Doctor
 from fabric.shell.endpoint import Endpoint
 from fabric.shell.files import allow_many_files
 from fabric.shell.links import watch_links
 from fabric.shell.log import Log, start_log
 from fabric.shell.notify import READY, STOPPING, keep_watchdog, notify
-from fabric.shell.program import run_program
 from fabric.shell.questions import Questions
 from fabric.shell.report import counted, mac_text, report_certificate
 from fabric.shell.tls import context_under
 from fabric.wire.address import Transport
 
-SLEPT_S = 1.0
-LANE = "reference"
+if TYPE_CHECKING:
+    from fabric.shell.checks.network import NetworkView
+    from fabric.shell.doctor import Doctor
 
+SLEPT_S = 1.0
+HEAD_START_S = 0.1
+"""The device waits so long for a first peer that is known. A handshake on a LAN takes a tenth of it; a frame that came
+before would be lost, and a host that asks for its neighbour asks again only after a second."""
+CALL_HEAD_START_S = 0.03
+"""All other ways out wait so long for the device: what they need is still to be loaded, which takes the time that
+frames and handshakes want."""
+
+_SOUGHT = (PeerState.INTRODUCED, PeerState.CONNECTING)
 _log = Log("fabric.daemon")
 
 
+def serve(state: Path, options: Mapping[str, object]) -> None:
+    """Runs the daemon that keeps its state in `state`; `options` go before what its config.toml sets.
+
+    Raises `ConfigurationError`, `CommandError`, `OSError`.
+    """
+    config = load_config(state, os.environ, options)
+    start_log(config.log_level)
+    allow_many_files()
+    with prepare(state, config, os.environ) as parts:
+        trio.run(run, parts)
+
+
 async def run(parts: Parts) -> None:
-    """Serves until SIGTERM or SIGINT. The service is called while the device is still being set up."""
+    """Serves until SIGTERM or SIGINT. First come the peers that are known, then the device, then the service."""
     endpoint = parts.endpoint
-    doctor = Doctor(lambda: look(parts), endpoint.peers, context_under(parts.papers.authority))
-    questions = Questions(endpoint, lambda: report_endpoint(parts), doctor)
+    questions = Questions(endpoint, lambda: report_endpoint(parts), lambda: _call_doctor(parts))
+    is_set_up = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(_watch_links, parts)
             nursery.start_soon(endpoint.run)
-            nursery.start_soon(parts.service.run)
-            nursery.start_soon(parts.stun.run)
-            nursery.start_soon(parts.network.run)
-            await parts.tap.configure(parts.identity.certificate.mac, parts.mtu, parts.overlay_interfaces())
             await nursery.start(parts.pump.run)
+            nursery.start_soon(_reach_out, parts, is_set_up)
+            await meet_known_peers(endpoint, HEAD_START_S)
+            await parts.tap.configure(parts.identity.certificate.mac, parts.mtu, parts.overlay_interfaces())
+            is_set_up.set()
             nursery.start_soon(_watch_clock, endpoint)
             nursery.start_soon(serve_control, parts.listener, questions.answer)
             nursery.start_soon(keep_watchdog)
@@ -85,7 +104,8 @@ def report_endpoint(parts: Parts) -> EndpointReport:
         discovery_why=parts.service.why,
         fingerprint=certificate.fingerprint,
         custody=parts.custody,
-        lane=LANE,
+        lane=parts.chosen.name,
+        cipher_provider=parts.chosen.provider,
         port=parts.udp.port,
         mtu=parts.mtu,
         underlay=tuple(str(interface.ip) for interface in endpoint.interfaces),
@@ -97,6 +117,8 @@ def report_endpoint(parts: Parts) -> EndpointReport:
 
 def look(parts: Parts) -> NetworkView:
     """Returns what the daemon knows of the network at this moment."""
+    from fabric.shell.checks.network import NetworkView, RelayView, ServiceLinkView
+
     node, network = parts.node, parts.network
     links = {link.address: link for link in parts.service.links}
     return NetworkView(
@@ -127,7 +149,34 @@ def look(parts: Parts) -> NetworkView:
     )
 
 
+def _call_doctor(parts: Parts) -> Doctor:
+    from fabric.shell.doctor import Doctor
+
+    return Doctor(lambda: look(parts), parts.endpoint.peers, context_under(parts.papers.authority))
+
+
 # tasks
+
+
+async def meet_known_peers(endpoint: Endpoint, within_s: float) -> None:
+    """Returns when the first of them is connected, or time is over; at once where there are none."""
+
+    def states() -> set[PeerState]:
+        return {peer.state for peer in endpoint.peers()}
+
+    if not states().isdisjoint(_SOUGHT):
+        await endpoint.wait_until(lambda: PeerState.CONNECTED in states(), within_s)
+
+
+async def _reach_out(parts: Parts, is_set_up: trio.Event) -> None:
+    """Keeps open all that peers may be found by, beside the UDP sockets."""
+    if parts.endpoint.peers():
+        with trio.move_on_after(CALL_HEAD_START_S):
+            await is_set_up.wait()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parts.service.run)
+        nursery.start_soon(parts.stun.run)
+        nursery.start_soon(parts.network.run)
 
 
 async def _watch_links(parts: Parts, task_status: trio.TaskStatus[None]) -> None:
@@ -155,34 +204,3 @@ async def _watch_clock(endpoint: Endpoint) -> None:
         endpoint.handle_clock(clock.wall_offset(), has_slept=asleep_s - before > SLEPT_S)
 
     await clock.watch_clock(handle_set)
-
-
-# the command line
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-@app.command()
-def fabricd(
-    state: Annotated[
-        Path, typer.Option(envvar=STATE_VARIABLE, help="Where the endpoint keeps everything.")
-    ] = DEFAULT_STATE,
-    device: Annotated[str | None, typer.Option(help="Name of the overlay device.")] = None,
-    port: Annotated[int | None, typer.Option(help="UDP and TCP port; 0 draws one.")] = None,
-    cipher: Annotated[str | None, typer.Option(help="auto, aes-256-gcm or chacha20-poly1305.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-) -> None:
-    """Run the endpoint of a virtual LAN, in the foreground, until SIGTERM.
-
-    Every option is also a line of DIR/config.toml, and FABRIC_ and its name in the environment.
-    """
-    options = {"device": device, "port": port, "cipher": cipher, "log_level": log_level}
-    config = load_config(state, os.environ, options)
-    start_log(config.log_level)
-    allow_many_files()
-    with prepare(state, config, os.environ) as parts:
-        trio.run(run, parts)
-
-
-def main() -> None:
-    sys.exit(run_program(app, "fabricd"))

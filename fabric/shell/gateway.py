@@ -4,22 +4,21 @@ routes change. Nothing is sent for it."""
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from ipaddress import ip_address
 
 import trio
 
-from fabric.shell.links import OVERLAY_MAC_PREFIX, ask, watch_changes
+from fabric.shell import rtnetlink
+from fabric.shell.links import OVERLAY_MAC_PREFIX, ask, link_of, watch_changes
+from fabric.shell.rtnetlink import Message
 
 SOMEWHERE = "192.0.0.9"
 """An address on the internet, as far as routes go: the anycast address of PCP servers (RFC 7723 section 4), so that a
 network which sends its port mapping somewhere else is believed, too."""
 
-_RTM_GETLINK, _RTM_GETROUTE = 18, 26
-_RTA_DST = 1
-_GROUPS = 0x1 | 0x10 | 0x40  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE
+_GROUPS = rtnetlink.RTMGRP_LINK | rtnetlink.RTMGRP_IPV4_IFADDR | rtnetlink.RTMGRP_IPV4_ROUTE
 _ADDRESS_BITS = 32
 
 
@@ -49,29 +48,30 @@ async def watch_gateway(
 async def read_gateway(device: str) -> Gateway | None:
     """Returns the IPv4 gateway towards the internet; None where there is no route there, where it needs no gateway (a
     point-to-point line), and where it goes through `device` or another overlay. Raises `OSError`."""
-    # struct rtmsg: family, 32 bits of destination, all else 0; then one attribute
-    query = struct.pack("=BBBBBBBBI", socket.AF_INET, _ADDRESS_BITS, 0, 0, 0, 0, 0, 0, 0)
-    query += struct.pack("=HH", 8, _RTA_DST) + socket.inet_aton(SOMEWHERE)
-    for message in await ask(_RTM_GETROUTE, query):
-        if message["event"] == "RTM_NEWROUTE":
+    query = rtnetlink.ROUTE.pack(socket.AF_INET, _ADDRESS_BITS, 0, 0, 0, 0, 0, 0, 0)
+    query += rtnetlink.attribute(rtnetlink.RTA_DST, socket.inet_aton(SOMEWHERE))
+    for message in await ask(rtnetlink.RTM_GETROUTE, query):
+        if message.kind == rtnetlink.RTM_NEWROUTE:
             return await _gateway_of(message, device)
     return None
 
 
-async def _gateway_of(route: Any, device: str) -> Gateway | None:
-    ip, own_ip, link = route.get_attr("RTA_GATEWAY"), route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
+async def _gateway_of(route: Message, device: str) -> Gateway | None:
+    told = rtnetlink.attributes(route.body, rtnetlink.ROUTE)
+    ip, own_ip = told.get(rtnetlink.RTA_GATEWAY), told.get(rtnetlink.RTA_PREFSRC)
+    link = rtnetlink.number(told.get(rtnetlink.RTA_OIF))
     if not ip or not own_ip or not link:
         return None
-    name, mac = await _link_of(link)
+    name, mac = await _name_and_mac(link)
     if name == device or mac.startswith(OVERLAY_MAC_PREFIX):
         return None
-    return Gateway(str(ip), str(own_ip), int(link), name)
+    return Gateway(str(ip_address(ip)), str(ip_address(own_ip)), link, name)
 
 
-async def _link_of(index: int) -> tuple[str, str]:
-    """Returns name and MAC of a link; empty where it has gone meanwhile."""
-    # struct ifinfomsg: family, type, index, flags, change
-    for message in await ask(_RTM_GETLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)):
-        if message["event"] == "RTM_NEWLINK":
-            return message.get_attr("IFLA_IFNAME") or "", message.get_attr("IFLA_ADDRESS") or ""
+async def _name_and_mac(index: int) -> tuple[str, str]:
+    """Those of a link; empty where it has gone meanwhile."""
+    for message in await ask(rtnetlink.RTM_GETLINK, rtnetlink.LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0)):
+        if message.kind == rtnetlink.RTM_NEWLINK:
+            link = link_of(message)
+            return link.name, link.mac
     return "", ""

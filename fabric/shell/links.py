@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
-from typing import Any
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
 import trio
-from pyroute2.netlink.rtnl.marshal import MarshalRtnl  # type: ignore[import-untyped]
 
+from fabric.shell import rtnetlink
 from fabric.shell.files import EXHAUSTED
+from fabric.shell.rtnetlink import RECEIVE_BYTES, Message
 
 Interface = IPv4Interface | IPv6Interface
 
@@ -24,14 +23,10 @@ SETTLE_S = 0.1
 OVERLAY_MAC_PREFIX = "02:fa:"
 """Devices of this program, other networks' included, carry such an address: no overlay runs over another."""
 
-_RTM_GETLINK, _RTM_GETADDR = 18, 22
-_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
-_NLMSG_DONE, _NLMSG_ERROR = 3, 2
-_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+_GROUPS = rtnetlink.RTMGRP_LINK | rtnetlink.RTMGRP_IPV4_IFADDR | rtnetlink.RTMGRP_IPV6_IFADDR
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING, _IFF_MULTICAST = 0x1, 0x8, 0x40, 0x1000
 _IFA_F_DADFAILED, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x08, 0x20, 0x40
 _UNUSABLE = _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
-_RECEIVE_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +92,8 @@ async def watch_links(
 
 async def watch_changes(groups: int, sleep: Callable[[float], Awaitable[None]] = trio.sleep) -> AsyncIterator[None]:
     """Yields once at the start, and then after every burst of changes that concern these RTMGRP_* groups."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as news:
+    with rtnetlink.open_netlink(groups) as news:
         news.setblocking(False)
-        news.bind((0, groups))
         while True:
             yield
             await trio.lowlevel.wait_readable(news)
@@ -117,29 +111,27 @@ async def read_underlay_links(device: str) -> tuple[UnderlayLink, ...]:
     return underlay_links(*await _look(), device)
 
 
-async def ask(kind: int, body: bytes, flags: int = 0) -> list[Any]:
+async def ask(kind: int, body: bytes, flags: int = 0) -> list[Message]:
     """Returns all messages of the kernel's answer to one request of rtnetlink(7); none where it answers an error.
     `body` goes behind the header; flags are those of a netlink header beside NLM_F_REQUEST."""
     with await _open_netlink() as asker:
-        asker.bind((0, 0))
-        asker.send(struct.pack("=IHHII", 16 + len(body), kind, _NLM_F_REQUEST | flags, 1, 0) + body)
-        parser = MarshalRtnl()
-        messages: list[Any] = []
+        asker.send(rtnetlink.request(kind, body, flags))
+        found: list[Message] = []
         while True:
             await trio.lowlevel.wait_readable(asker)
-            for message in parser.parse(asker.recv(_RECEIVE_BYTES)):
-                if message["header"]["type"] in (_NLMSG_DONE, _NLMSG_ERROR):
-                    return messages
-                messages.append(message)
-            if not flags & _NLM_F_DUMP:
-                return messages
+            for message in rtnetlink.messages(asker.recv(RECEIVE_BYTES)):
+                if message.is_last:
+                    return found
+                found.append(message)
+            if not flags & rtnetlink.NLM_F_DUMP:
+                return found
 
 
 async def _open_netlink() -> socket.socket:
     """Waits where there are too many open files: the question is answered later then, but it is."""
     while True:
         try:
-            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+            opened = rtnetlink.open_netlink()
         except OSError as error:
             if error.errno not in EXHAUSTED:
                 raise
@@ -150,9 +142,10 @@ async def _open_netlink() -> socket.socket:
 
 
 async def _look() -> tuple[list[Link], list[HostAddress]]:
-    links = [_link_of(message) for message in await _dump(_RTM_GETLINK) if message["event"] == "RTM_NEWLINK"]
-    addresses = [_address_of(message) for message in await _dump(_RTM_GETADDR) if message["event"] == "RTM_NEWADDR"]
-    return links, [address for address in addresses if address is not None]
+    links = await _dump(rtnetlink.RTM_GETLINK, rtnetlink.RTM_NEWLINK)
+    addresses = await _dump(rtnetlink.RTM_GETADDR, rtnetlink.RTM_NEWADDR)
+    known = (_address_of(message) for message in addresses)
+    return [link_of(message) for message in links], [address for address in known if address is not None]
 
 
 def _is_usable(link: Link, device: str) -> bool:
@@ -166,16 +159,17 @@ def _is_routed(interface: Interface) -> bool:
     return not (ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified)
 
 
-async def _dump(kind: int) -> list[Any]:
+async def _dump(kind: int, answer: int) -> list[Message]:
     """A struct ifinfomsg of zeroes is longer than ifaddrmsg and serves both."""
-    return await ask(kind, bytes(16), _NLM_F_DUMP)
+    told = await ask(kind, bytes(rtnetlink.LINK.size), rtnetlink.NLM_F_DUMP)
+    return [message for message in told if message.kind == answer]
 
 
 def _discard(news: socket.socket) -> None:
     """Reads what has gathered; it only said that something changed. Too much of it (ENOBUFS) says the same."""
     while True:
         try:
-            news.recv(_RECEIVE_BYTES)
+            news.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -183,20 +177,21 @@ def _discard(news: socket.socket) -> None:
                 raise
 
 
-def _link_of(message: Any) -> Link:
-    return Link(
-        message["index"],
-        message.get_attr("IFLA_IFNAME") or "",
-        message["flags"],
-        message.get_attr("IFLA_ADDRESS") or "",
-    )
+def link_of(message: Message) -> Link:
+    """Returns what an RTM_NEWLINK tells."""
+    _, _, index, flags, _ = rtnetlink.LINK.unpack_from(message.body)
+    told = rtnetlink.attributes(message.body, rtnetlink.LINK)
+    name = told.get(rtnetlink.IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+    return Link(index, name, flags, told.get(rtnetlink.IFLA_ADDRESS, b"").hex(":"))
 
 
-def _address_of(message: Any) -> HostAddress | None:
+def _address_of(message: Message) -> HostAddress | None:
     """IFA_LOCAL is the own end where IFA_ADDRESS is the other one of a point-to-point link."""
-    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    if not text:
+    _, prefix_length, flags, _, link = rtnetlink.ADDRESS.unpack_from(message.body)
+    told = rtnetlink.attributes(message.body, rtnetlink.ADDRESS)
+    packed = told.get(rtnetlink.IFA_LOCAL) or told.get(rtnetlink.IFA_ADDRESS)
+    if not packed:
         return None
-    flags = message.get_attr("IFA_FLAGS")
-    interface = ip_interface(f"{text}/{message['prefixlen']}")
-    return HostAddress(message["index"], interface, message["flags"] if flags is None else flags)
+    long_flags = rtnetlink.number(told.get(rtnetlink.IFA_FLAGS))
+    interface = ip_interface((ip_address(packed), prefix_length))
+    return HostAddress(link, interface, flags if long_flags is None else long_flags)

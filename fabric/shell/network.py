@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -19,10 +20,10 @@ from fabric.core.node import Node
 from fabric.core.relays import ResolvedRelay
 from fabric.shell.carriers import Carriers
 from fabric.shell.endpoint import Way
+from fabric.shell.late import load
 from fabric.shell.links import UnderlayLink
 from fabric.shell.log import Log
 from fabric.shell.multicast import Multicast
-from fabric.shell.port_mapping import PortMapper
 from fabric.shell.proxy import Outlet
 from fabric.shell.pump import Pump
 from fabric.shell.relay_link import RelayLinks, Terms
@@ -30,6 +31,9 @@ from fabric.shell.relay_names import RelayNames
 from fabric.shell.tcp import TcpLinks
 from fabric.shell.udp import UdpSockets
 from fabric.wire.address import Address, Target, address_of
+
+if TYPE_CHECKING:
+    from fabric.shell.port_mapping import PortMapper
 
 _log = Log("fabric.network")
 
@@ -75,9 +79,10 @@ class Network:
         )
         self.carriers = Carriers(udp, self.tcp, self.relay_links)
         self.relay_names = RelayNames(self._handle_relays)
-        self.mapper = (
-            PortMapper(udp.port, self._handle_mapped, device=device, nonce=mapping_nonce) if maps_ports else None
-        )
+        self.mapper: PortMapper | None = None
+        self._maps_ports = maps_ports
+        self._mapping_nonce = mapping_nonce
+        self._device = device
         self._multicast = Multicast(self._deliver) if finds_on_lan else None
 
     def attach(self, tell: Tell, pump: Pump) -> None:
@@ -96,8 +101,8 @@ class Network:
                 self.handle_way(way)
             nursery.start_soon(self.relay_links.run)
             nursery.start_soon(self.relay_names.run)
-            if self.mapper is not None:
-                nursery.start_soon(self.mapper.run)
+            if self._maps_ports:
+                nursery.start_soon(self._map_ports)
             if self._multicast is not None:
                 nursery.start_soon(self._multicast.run)
 
@@ -174,6 +179,13 @@ class Network:
         self._tell(lambda node, now: node.handle_tcp_reflexive(addresses, now))
 
     # what all else says
+
+    async def _map_ports(self) -> None:
+        await load("fabric.shell.port_mapping")
+        from fabric.shell.port_mapping import PortMapper
+
+        self.mapper = PortMapper(self._udp.port, self._handle_mapped, device=self._device, nonce=self._mapping_nonce)
+        await self.mapper.run()
 
     def _tell_sockets(self, vias: tuple[int, ...]) -> None:
         self._tell(lambda node, now: node.handle_sockets(vias, now))

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import sys
-
-import typer
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fabric.errors import FabricError
-from fabric.shell.exit_code import ExitCode, exit_code_of, sentence_of
+from fabric.shell.exit_code import CommandError, ExitCode, exit_code_of, sentence_of
+
+if TYPE_CHECKING:
+    import typer
 
 
 def run_program(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     """Runs a command line and returns its exit code; a command may return one, or nothing for 0."""
+    import typer  # here, because `fabricd` has no use for it, and starts sooner without
+
+    def command() -> object:
+        try:
+            return app(arguments, prog_name=name, standalone_mode=False)
+        except typer.Exit as ended:
+            return ended.exit_code
+        except typer.Abort:
+            return ExitCode.NOT_SO
+        except typer.TyperException as mistaken:
+            raise mistaken_use(name, mistaken.format_message()) from None
+
+    return run_command(command, name)
+
+
+def run_command(command: Callable[[], object], name: str) -> int:
+    """Runs one command and returns its exit code; see `run_program`."""
     try:
-        returned = app(arguments, prog_name=name, standalone_mode=False)
-    except typer.Exit as ended:
-        return ended.exit_code
-    except (typer.Abort, KeyboardInterrupt):
+        returned = command()
+    except KeyboardInterrupt:
         return ExitCode.NOT_SO
-    except typer.TyperException as mistaken:
-        complain(name, f"{_one_line(mistaken.format_message())} (see {name} --help)")
-        return ExitCode.WRONG_USAGE
     except (FabricError, OSError) as error:
         complain(name, sentence_of(error))
         return exit_code_of(error)
     return returned if isinstance(returned, int) else ExitCode.DONE
+
+
+def mistaken_use(name: str, why: str) -> CommandError:
+    """Returns what a program says of a command line that it does not understand."""
+    return CommandError(ExitCode.WRONG_USAGE, f"{_one_line(why)} (see {name} --help)")
 
 
 def complain(name: str, sentence: str) -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-import h11
 import trio
 
 from fabric.errors import ConfigurationError, DecodeError
@@ -146,9 +145,11 @@ def parse_proxy(url: str) -> HttpProxy:
 
 
 class _Tunnel:
-    """The exchange that opens a tunnel, without the I/O."""
+    """The exchange that opens a tunnel, without the I/O. Most endpoints have no proxy, and never load h11."""
 
     def __init__(self, proxy: HttpProxy, host: str, port: int) -> None:
+        import h11
+
         self._proxy = proxy
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         target = _host_and_port(host, port)
@@ -161,6 +162,8 @@ class _Tunnel:
 
     def receive(self, data: bytes) -> None:
         """Takes bytes of the proxy's answer; empty ones are its end. Raises `ProxyError`."""
+        import h11
+
         if not data:
             raise ProxyError(f"the proxy {self._proxy} broke off")
         self._judged(lambda: self._http.receive_data(data))
@@ -182,6 +185,8 @@ class _Tunnel:
         self.is_open = True
 
     def _judged(self, step: Callable[[], T]) -> T:
+        import h11
+
         try:
             return step()
         except h11.RemoteProtocolError:

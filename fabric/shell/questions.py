@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fabric.core.status import PathKind, PeerState, PeerStatus
 from fabric.shell.control_wire import (
@@ -27,25 +28,33 @@ from fabric.shell.control_wire import (
     Status,
     StatusReport,
 )
-from fabric.shell.doctor import Doctor
 from fabric.shell.endpoint import Endpoint
 from fabric.shell.exit_code import CommandError, ExitCode
+from fabric.shell.late import load
 from fabric.shell.report import milliseconds, report_path, report_peer
 from fabric.shell.wishes import Verb
+
+if TYPE_CHECKING:
+    from fabric.shell.doctor import Doctor
 
 DIRECT = frozenset((PathKind.LAN, PathKind.DIRECT_UDP, PathKind.DIRECT_TCP))
 _VERBS = {AskAdd: Verb.ADD, AskRemove: Verb.REMOVE, AskEnable: Verb.ENABLE, AskDisable: Verb.DISABLE}
 
 
 class Questions:
-    """`report_endpoint` makes the part of a status that is not about peers. Without a doctor nothing is examined."""
+    """`report_endpoint` makes the part of a status that is not about peers. `call_doctor` is asked for one when a
+    person asks for the first time; without it nothing is examined."""
 
     def __init__(
-        self, endpoint: Endpoint, report_endpoint: Callable[[], EndpointReport], doctor: Doctor | None = None
+        self,
+        endpoint: Endpoint,
+        report_endpoint: Callable[[], EndpointReport],
+        call_doctor: Callable[[], Doctor] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._report_endpoint = report_endpoint
-        self._doctor = doctor
+        self._call_doctor = call_doctor
+        self._doctor: Doctor | None = None
 
     async def answer(self, question: AnyQuestion) -> AnyAnswer:
         """Raises `FabricError` for what can't be done, to be told to the asker."""
@@ -94,8 +103,11 @@ class Questions:
         return Pinged(peer.name, milliseconds(pong.rtt_s), pong.kind.value, str(pong.remote))
 
     async def _examine(self, peer: str | None) -> AnyAnswer:
-        if self._doctor is None:
+        if self._call_doctor is None:
             raise CommandError(ExitCode.NOT_SO, "this daemon has no doctor")
+        if self._doctor is None:
+            await load("fabric.shell.doctor")
+            self._doctor = self._doctor or self._call_doctor()
         if peer is None:
             return Examined(self._report_endpoint(), await self._doctor.examine())
         status = self._endpoint.peer(self._endpoint.full_name(peer))

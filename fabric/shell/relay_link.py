@@ -12,20 +12,21 @@ import ssl
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import h11
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
-from wsproto.utilities import ProtocolError
 
 from fabric.dataplane.contract import Drop
-from fabric.errors import AuthenticationError, DecodeError
+from fabric.errors import DecodeError
+from fabric.shell.late import load
 from fabric.shell.log import Log
 from fabric.shell.proxy import DIRECT, Outlet
-from fabric.shell.service_link import first_of, said
 from fabric.wire.address import Address, Target, Transport
 from fabric.wire.relay import RELAY_CONTROL_TYPE, RELAYED_HEADER_BYTES, unwrap_relayed, wrap_relayed
 from fabric.wire.rendezvous import RelayPlace
+
+if TYPE_CHECKING:
+    from fabric.shell.websocket import WebSocketConnection
 
 RELAY_PATH = "/v1/relay"
 CONNECT_S = 10.0
@@ -47,18 +48,6 @@ WAITING_MESSAGES = 64
 """Read ahead: as many as the pump takes from a socket at once."""
 
 _log = Log("fabric.relay")
-_EXPECTED = (
-    OSError,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    trio.TooSlowError,
-    HandshakeError,
-    h11.ProtocolError,
-    ProtocolError,
-    ConnectionClosed,
-    DecodeError,
-    AuthenticationError,
-)
 
 Deliver = Callable[[list[tuple[bytes, Target]]], None]
 HandleLink = Callable[[Address, bool], None]
@@ -223,6 +212,7 @@ class _Link:
 
     async def run(self) -> None:
         with self._life:
+            await load("fabric.shell.websocket")
             while True:
                 self._try_scope = trio.CancelScope()
                 with self._try_scope:
@@ -236,10 +226,12 @@ class _Link:
         self._pause_s = min(self._pause_s * 2, RETRY_LIMIT_S)
 
     async def _try(self) -> None:
+        from fabric.shell.websocket import EXPECTED, first_of, said
+
         opened = trio.current_time()
         try:
             await self._serve()
-        except* _EXPECTED as errors:
+        except* EXPECTED as errors:
             self.why = f"{self._place.host}: {said(first_of(errors))}"
             _log.debug("no link to the relay", relay=self._place.host, why=self.why)
         finally:
@@ -250,6 +242,8 @@ class _Link:
                 self._handle_link(self._relay, False)
 
     async def _serve(self) -> None:
+        from fabric.shell.websocket import wrap_client_stream
+
         async with trio.open_nursery() as nursery:
             with trio.fail_after(CONNECT_S):
                 tls = await self._connect()

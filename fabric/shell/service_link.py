@@ -7,23 +7,22 @@ Nothing is kept across a loss: the node says again what matters when it is conne
 
 from __future__ import annotations
 
-import errno
-import os
 import ssl
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import h11
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
-from wsproto.utilities import ProtocolError
 
-from fabric.errors import AuthenticationError, DecodeError
+from fabric.errors import DecodeError
 from fabric.shell.host import split_host
+from fabric.shell.late import load
 from fabric.shell.log import Log
 from fabric.shell.proxy import DIRECT, Outlet
 from fabric.wire.rendezvous import MAX_MESSAGE_BYTES, ToEndpoint, ToService, decode_to_endpoint, encode_message
+
+if TYPE_CHECKING:
+    from fabric.shell.websocket import WebSocketConnection
 
 CHANNEL_PATH = "/v1/channel"
 CONNECT_S = 10.0
@@ -37,18 +36,6 @@ QUEUED_MESSAGES = 256
 """As many wait for a slow service; one more closes the channel, and the next begins afresh."""
 
 _log = Log("fabric.service")
-_EXPECTED = (
-    OSError,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    trio.TooSlowError,
-    HandshakeError,
-    h11.ProtocolError,
-    ProtocolError,
-    ConnectionClosed,
-    DecodeError,
-    AuthenticationError,
-)
 
 
 class ChannelUser(Protocol):
@@ -168,6 +155,7 @@ class ServiceLink:
 
     async def run(self) -> None:
         """Keeps the channel open for ever."""
+        await load("fabric.shell.websocket")
         while True:
             tried: set[str] = set()
             while (address := self._rota.take(tried)) is not None:
@@ -186,10 +174,12 @@ class ServiceLink:
 
     async def _try(self, address: str) -> None:
         """Opens the channel at one address and serves it until it is lost."""
+        from fabric.shell.websocket import EXPECTED, first_of, said
+
         self.address = address
         try:
             await self._serve(address)
-        except* _EXPECTED as errors:
+        except* EXPECTED as errors:
             self.why = f"{address}: {said(first_of(errors))}"
             _log.debug("no channel to the service", address=address, why=self.why)
         finally:
@@ -204,6 +194,8 @@ class ServiceLink:
         self._user.handle_lost()
 
     async def _serve(self, address: str) -> None:
+        from fabric.shell.websocket import wrap_client_stream
+
         host, port = split_host(address)
         async with trio.open_nursery() as nursery:
             with trio.fail_after(CONNECT_S):
@@ -271,30 +263,3 @@ class ServiceLink:
 async def _write(socket: WebSocketConnection, waiting: trio.MemoryReceiveChannel[ToService]) -> None:
     async for message in waiting:
         await socket.send_message(encode_message(message))
-
-
-def first_of(error: BaseException) -> Exception:
-    """Returns the first of a group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, Exception) else Exception(str(error))
-
-
-def said(error: Exception) -> str:
-    """Returns what kept a connection from being, for a person."""
-    match error:
-        case trio.TooSlowError():
-            told = "no answer"
-        case ConnectionClosed(reason=reason) if reason is not None:
-            told = f"closed by the service ({reason.name})"
-        case h11.ProtocolError() | ProtocolError():
-            told = "what answers there speaks no WebSocket"
-        case trio.BrokenResourceError() if error.__cause__ is not None:
-            told = str(error.__cause__)
-        case OSError(__cause__=BaseException() as cause):  # of the attempts at every address of a name, the first
-            told = said(first_of(cause))
-        case OSError(errno=int(code)) if code in errno.errorcode and not isinstance(error, ssl.SSLError):
-            told = os.strerror(code)
-        case _:
-            told = str(error) or type(error).__name__
-    return told

@@ -5,7 +5,6 @@ Each place wins over those before it, and a mistake is blamed on the place that 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -40,9 +39,13 @@ def load_settings(
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        content = path.read_bytes()
     except FileNotFoundError:
         return {}
+    import tomllib  # here, because most hosts have no such file
+
+    try:
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is no TOML: {error}") from None
 

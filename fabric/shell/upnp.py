@@ -15,16 +15,21 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
-from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
-import httpx
 import trio
 
 from fabric.core.mapping import UpnpMapped, UpnpRefused, UpnpWanted
 from fabric.errors import DecodeError, FabricError
+from fabric.shell.late import load
 from fabric.wire.address import Address, Transport
+
+if TYPE_CHECKING:
+    from xml.etree import ElementTree
+
+    import httpx
 
 SSDP_GROUP, SSDP_PORT = "239.255.255.250", 1900
 SEARCH_S = 2.0
@@ -59,8 +64,7 @@ _CONFLICT = 718
 _ONLY_PERMANENT = 725
 _CONFLICT_WITH_OTHER = 729
 
-
-_FAILURES = (DecodeError, OSError, httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError)
+_FAILURES = (DecodeError, OSError, trio.TooSlowError)
 """What a gateway that is broken, gone or not one can make of a request."""
 
 
@@ -115,8 +119,12 @@ class Upnp:
             self._gateway, self._service = wanted.gateway, None
             self._made.clear()
         self._own_ip = wanted.own_ip
+        location = None if self._service else await search(wanted.gateway, wanted.own_ip)
+        if self._service is None and location is None:
+            return None
+        await load("httpx", "xml.etree.ElementTree", "xml.sax.saxutils")
         async with _client(wanted.own_ip) as http:
-            found = await self._connected(http, wanted)
+            found = await self._connected(http, wanted.gateway, location)
             if found is None:
                 return None
             service, outside_ip = found
@@ -127,14 +135,16 @@ class Upnp:
                 lives.append(lifetime_s)
             return UpnpMapped(tuple(addresses), min(lives))
 
-    async def _connected(self, http: httpx.AsyncClient, wanted: UpnpWanted) -> tuple[Service, str] | None:
-        """Returns the service that is connected, and its outside address. The one of last time is asked first."""
+    async def _connected(
+        self, http: httpx.AsyncClient, gateway: str, location: str | None
+    ) -> tuple[Service, str] | None:
+        """Returns the service that is connected, and its outside address: the one of last time, or without a
+        description's `location` there is none."""
         if self._service is not None:
             return self._service, await _outside_ip(http, self._service)
-        location = await search(wanted.gateway, wanted.own_ip)
         if location is None:
             return None
-        services = read_description(await _get(http, location), location, wanted.gateway)
+        services = read_description(await _get(http, location), location, gateway)
         for service in services[:MAX_SERVICES]:
             try:
                 outside_ip = await _outside_ip(http, service)
@@ -323,7 +333,7 @@ def read_answer(status: int, text: bytes, action: str) -> Mapping[str, str]:
             fields = _fields(element)
             code = fields.get("errorCode", "")
             raise UpnpError(int(code) if code.isascii() and code.isdigit() and len(code) < 5 else 0, _words(fields))
-        if status == httpx.codes.OK and _tag(element) == f"{action}Response":
+        if status == HTTPStatus.OK and _tag(element) == f"{action}Response":
             return _fields(element)
     raise DecodeError(f"no answer to {action}, status {status}")
 
@@ -336,6 +346,8 @@ def _words(fields: Mapping[str, str]) -> str:
 def _parse(text: bytes) -> ElementTree.Element:
     """Without document types there are no entities, internal or external, to expand: they are all that XML parsers
     have to fear. As text, because an encoding could hide one."""
+    from xml.etree import ElementTree
+
     decoded = text.decode("utf-8", errors="replace").lstrip("\ufeff \r\n\t").rstrip("\0 \r\n\t")
     if "<!DOCTYPE" in decoded or "<!ENTITY" in decoded:
         raise DecodeError("XML with a document type")
@@ -354,6 +366,8 @@ def _fields(element: ElementTree.Element) -> dict[str, str]:
 
 
 def _envelope(service: Service, action: str, arguments: Mapping[str, str]) -> bytes:
+    from xml.sax.saxutils import escape
+
     fields = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in arguments.items())
     return (
         '<?xml version="1.0"?>\r\n'
@@ -366,33 +380,41 @@ def _envelope(service: Service, action: str, arguments: Mapping[str, str]) -> by
 async def _call(
     http: httpx.AsyncClient, service: Service, action: str, arguments: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """Raises `UpnpError`, `DecodeError`, `httpx.HTTPError`."""
+    """Raises `UpnpError`, and what `_fetch` raises."""
     headers = {"Content-Type": 'text/xml; charset="utf-8"', "SOAPAction": f'"{service.kind}#{action}"'}
     body = _envelope(service, action, arguments)
-    request = http.build_request("POST", service.control_url, content=body, headers=headers)
-    status, text = await _fetch(http, request)
+    status, text = await _fetch(http, "POST", service.control_url, body, headers)
     return read_answer(status, text, action)
 
 
 async def _get(http: httpx.AsyncClient, url: str) -> bytes:
-    status, text = await _fetch(http, http.build_request("GET", url))
-    if status != httpx.codes.OK:
+    status, text = await _fetch(http, "GET", url)
+    if status != HTTPStatus.OK:
         raise DecodeError(f"status {status} for the description")
     return text
 
 
-async def _fetch(http: httpx.AsyncClient, request: httpx.Request) -> tuple[int, bytes]:
-    """Returns status and body. Raises `trio.TooSlowError` or `DecodeError` where that takes too long or is too long."""
+async def _fetch(
+    http: httpx.AsyncClient, method: str, url: str, content: bytes = b"", headers: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Returns status and body. Raises `trio.TooSlowError` where that takes too long, `DecodeError` where it is too
+    long, or what answers speaks no HTTP."""
+    import httpx
+
     body = bytearray()
-    with trio.fail_after(REQUEST_S) as patience:
-        response = await http.send(request, stream=True)
-        try:
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    patience.cancel()  # not by leaving: the generators below this one would be left unfinished
-        finally:
-            await response.aclose()
+    try:
+        with trio.fail_after(REQUEST_S) as patience:
+            request = http.build_request(method, url, content=content, headers=headers)
+            response = await http.send(request, stream=True)
+            try:
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > MAX_BYTES:
+                        patience.cancel()  # not by leaving: the generators below this one would be left unfinished
+            finally:
+                await response.aclose()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise DecodeError(f"no HTTP from the gateway: {error}") from error
     if len(body) > MAX_BYTES:
         raise DecodeError(f"an answer of more than {MAX_BYTES} bytes")
     return response.status_code, bytes(body)
@@ -400,6 +422,8 @@ async def _fetch(http: httpx.AsyncClient, request: httpx.Request) -> tuple[int, 
 
 def _client(own_ip: str) -> httpx.AsyncClient:
     """No proxy, no redirect, no compression, no connection kept: routers' HTTP servers are small."""
+    import httpx
+
     return httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(
             verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # trusts nobody: to read whom it could takes 50 ms of ours

@@ -506,6 +506,7 @@ def test_a_flood_of_questions_is_answered_in_part_and_keeps_nobody_from_answerin
     ada.over(udp(4)).bind()
 
 
+@pytest.mark.slow
 def test_a_million_datagrams_of_strangers_leave_nothing_behind(square: Square) -> None:
     ada, bob = make_pair(square)
     kept = square.is_remembering()

@@ -301,6 +301,7 @@ async def test_the_service_certificate_is_kept_over_a_restart_and_replaced_when_
     assert ((tmp_path / "s" / "authority.key").stat().st_mode & 0o777) == 0o600
 
 
+@pytest.mark.slow
 async def test_the_service_certificate_is_renewed_while_the_service_runs(tmp_path: Path) -> None:
     config = Config(port=0, stun_port=0, listen=("127.0.0.1",), service_certificate_life_s=3.0)
     async with open_house(tmp_path / "s", config) as house:

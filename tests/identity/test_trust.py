@@ -132,6 +132,7 @@ def test_any_bytes_as_certificate_or_list_raise_a_certificate_error(data: bytes)
         trust.update_revocations(data)
 
 
+@pytest.mark.slow
 def test_trust_remembers_a_bounded_number_of_chains() -> None:
     trust = HOME.trust()
     for number in range(1030):

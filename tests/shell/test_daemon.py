@@ -15,9 +15,9 @@ from tests.shell.homestead import found
 WITHOUT_NET_ADMIN = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(24, 12, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_NET_ADMIN
-os.execv(sys.executable, [sys.executable, "-c", "from fabric.shell.daemon import main; main()", *sys.argv[1:]])
+os.execv(sys.executable, [sys.executable, "-c", "from fabric.shell.start import main; main()", *sys.argv[1:]])
 """
-PROGRAM = "from fabric.shell.daemon import main; main()"
+PROGRAM = "from fabric.shell.start import main; main()"
 
 
 def fabricd(state: Path, *, program: str = PROGRAM, **environment: str) -> tuple[int, str]:

@@ -444,7 +444,7 @@ class Acquainted:
 
 async def test_the_doctor_answers_over_the_control_socket(autojump_clock: object) -> None:
     report = cast(EndpointReport, object())
-    questions = Questions(Acquainted(), lambda: report, doctor())  # type: ignore[arg-type]
+    questions = Questions(Acquainted(), lambda: report, doctor)  # type: ignore[arg-type]
     answer = await questions.answer(AskDoctor())
     assert isinstance(answer, Examined)
     assert answer.endpoint is report

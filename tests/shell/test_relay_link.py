@@ -282,6 +282,7 @@ async def test_pings_are_answered_while_a_batch_is_on_its_way() -> None:
         assert b"".join([bytes(await theirs.receive_some(8)), bytes(await theirs.receive_some(8))]) == b"one two pong"
 
 
+@pytest.mark.slow
 async def test_a_relay_that_pings_without_pause_ends_no_link(homestead: Homestead) -> None:
     async def behave(socket: WebSocketConnection) -> None:
         async with trio.open_nursery() as nursery:
