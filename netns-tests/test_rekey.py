@@ -54,7 +54,7 @@ def test_no_frame_is_lost_across_several_rekeys(pair: tuple[Endpoint, Endpoint],
         time.sleep(LOADED_S)
         counts = [pings.finish() for pings in both]
     for answered in counts:
-        assert answered.sent > 500
+        assert answered.sent > LOADED_S * 40
         assert answered.lost == 0, f"{answered}\n{describe(uma, vic)}"
     assert len(sessions_towards(uma, tap)) >= LOADED_S // REKEY_S - 1
 
