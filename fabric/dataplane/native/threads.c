@@ -61,9 +61,13 @@ int threads_start(struct threads *threads, struct lane *lane, int tap, int udp4,
         stop(threads);
         pthread_join(threads->out, NULL);
     }
-    if (error != 0)
+    if (error != 0) {
         end(threads);
-    return error;
+        return error;
+    }
+    pthread_setname_np(threads->out, "fabricd-out");
+    pthread_setname_np(threads->in, "fabricd-in");
+    return 0;
 }
 
 void threads_stop(struct threads *threads)
