@@ -23,6 +23,7 @@ BIN := $(VENV)/bin
 PREFIX ?= /opt/fabric
 UNITS ?= /etc/systemd/system
 ARGS ?=
+export FABRIC_WERROR := 1
 
 # Sessions of the suite leave their JUnit report here; .ci/run counts in it.
 REPORT := build/tests.xml

@@ -127,6 +127,7 @@ class NativeLane:
         self._too_long: list[tuple[Target, int]] = []
         self._drops: Counter[Drop] = Counter()
         self._now: Instant = 0.0
+        self._due: Instant | None = None  # beside threads: what came by other ways, of which they sleep on
         self._is_attached = False
 
     # The steering side: see `contract.Lane`.
@@ -251,11 +252,16 @@ class NativeLane:
         self._settle()
 
     def handle_datagrams(self, batch: Sequence[tuple[bytes, Target]], now: Instant) -> list[tuple[bytes, Target]]:
+        """Beside threads what is not DATA is left to `handle_asks`, for which the bell has rung: theirs comes all the
+        time, and who were given it here, for each batch anew, might never come to an end."""
         self._now = now
         self._age_slices(now)
         self.lane.handle_datagrams(list(batch), now)
         self._settle()
-        return self._take_leftovers()
+        if not self._is_attached:
+            return self._take_leftovers()
+        self._due = self.lane.next_timeout()
+        return []
 
     def handle_asks(self, now: Instant) -> list[tuple[bytes, Target]]:
         """Does what the threads have asked for; returns the datagrams that are not DATA."""
@@ -310,11 +316,12 @@ class NativeLane:
         for mac in [mac for mac in self._learned if self._switch.look_up(mac) is None]:
             del self._learned[mac]
             self.lane.unmap_mac(mac)
+        self._due = None
         self.lane.handle_timeout(now)
         self._settle()
 
     def next_timeout(self) -> Instant | None:
-        nexts = (self._switch.next_timeout(), None if self._is_attached else self.lane.next_timeout())
+        nexts = (self._switch.next_timeout(), self._due if self._is_attached else self.lane.next_timeout())
         return min((at for at in nexts if at is not None), default=None)
 
     def count_drop(self, reason: Drop, count: int) -> None:

@@ -174,6 +174,7 @@ class Pump:
                 self._on_leftover([each for each in came if not each[0].startswith(_DATA)])
             leftovers = self._lane.handle_datagrams(data, instant) if data else []
             self._deliver()
+            self._age_in_time(instant)
         if leftovers:
             self._on_leftover(leftovers)
 

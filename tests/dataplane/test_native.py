@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import random
+import select
+import socket
 import threading
+import time
 from collections import defaultdict
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabric.crypto.aead import Suite
-from fabric.dataplane.contract import Lane, SessionKeys
+from fabric.dataplane.contract import Drop, Lane, SessionKeys
 from fabric.dataplane.native import DROPS, NativeLane
 from fabric.dataplane.reference import ReferenceLane
 from fabric.errors import ConfigurationError
 from fabric.shell import lanes
 from fabric.shell.exit_code import exit_code_of
 from fabric.shell.lanes import choose_lane
+from fabric.wire.address import Transport
 from fabric.wire.vnet import NO_VNET
 from tests.dataplane.pair import End, frame, ipv4, key_pair, meet, native_lane, sealed
 from tests.dataplane.twin import TwinLane
@@ -197,6 +204,65 @@ def test_what_is_not_data_waits_for_who_asks_while_others_settle() -> None:
     ann.lane.promote(at_ann)
     assert ann.lane.handle_asks(0.0) == [(b"hello", ("203.0.113.9", 9))]
     assert ann.lane.handle_asks(0.0) == []
+
+
+def test_no_flood_keeps_others_from_being_heard() -> None:
+    """Python is asked about what strangers send, and about frames that take a careful look; the room is bounded."""
+    ann, bob, eve = (End(number, make_lane=native_lane) for number in (1, 2, 3))
+    at_ann, at_bob = meet(ann, bob)
+    _, at_eve = meet(ann, eve)
+    doubtful = b"\x01" + 4000 * (b"\x00\x0e" + frame(eve, ann, ethertype=20))
+    flood = [(b"noise", ("203.0.113.9", 9))] * 10_000 + [(eve.forge(at_eve, doubtful), eve.source) for _ in range(3)]
+    assert isinstance(ann.lane, NativeLane)
+    ann.lane.lane.handle_datagrams([*flood, (bob.forge(at_bob, b"\x03hello"), bob.source)], 0.0)
+    noise = ann.lane.handle_asks(0.0)
+    assert [(control.local_index, control.payload) for control in ann.lane.take_controls()] == [(at_ann, b"hello")]
+    assert 1000 < len(noise) < 10_000
+    assert ann.lane.drops()[Drop.BACKPRESSURE] == 10_000 - len(noise) + 12_000 - 1024
+
+
+@contextlib.contextmanager
+def attached(lane: NativeLane) -> Iterator[tuple[socket.socket, int]]:
+    """Threads on a main socket; returns that and the bell. What stands for the device is never written to."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    ask, news = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2))
+    with ours, theirs, socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as udp:
+        udp.bind(("127.0.0.1", 0))
+        lane.attach(ours.fileno(), udp.fileno(), -1, ask, news)
+        try:
+            yield udp, ask
+        finally:
+            lane.detach()
+            os.close(ask)
+            os.close(news)
+
+
+def test_beside_threads_strangers_are_heard_when_their_bell_rings_and_not_with_every_batch() -> None:
+    """Who takes a batch that strangers have made could else be kept at it for as long as they go on."""
+    ann, bob = End(1, make_lane=native_lane), End(2)
+    meet(ann, bob)
+    assert isinstance(ann.lane, NativeLane)
+    with attached(ann.lane) as (udp, ask), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.sendto(b"hello", udp.getsockname())
+        assert select.select([ask], [], [], 10)[0] == [ask]
+        assert ann.lane.handle_datagrams([(b"\xf1\0\0\0wrapped", stranger.getsockname())], 0.0) == []
+        assert ann.lane.handle_asks(0.0) == [(b"hello", stranger.getsockname())]
+
+
+def test_beside_threads_what_came_by_another_way_is_forgotten_in_time() -> None:
+    """They sleep until their own sockets have something."""
+    ann, bob = End(1, make_lane=native_lane), End(2)
+    _, at_bob = meet(ann, bob)
+    assert isinstance(ann.lane, NativeLane)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME) + 1000
+    with attached(ann.lane):
+        first_of_two = b"\x02\0\x02\0" + bytes(14) + b"slice"
+        ann.lane.handle_datagrams([(bob.forge(at_bob, first_of_two), (*bob.source, Transport.TCP, 3))], now)
+        assert ann.lane.next_timeout() == pytest.approx(now + 1)
+        ann.lane.handle_timeout(now + 1)
+        assert ann.lane.next_timeout() is None
+    assert ann.lane.counters(bob.name).drops == {Drop.REASSEMBLY: 1}
 
 
 def test_the_last_counter_opens_once() -> None:

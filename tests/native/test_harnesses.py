@@ -37,3 +37,8 @@ def test_no_block_that_a_removed_session_gives_back_has_a_key_in_it() -> None:
     if shutil.which("cc") is None:
         pytest.skip("NOT TESTED: there is no compiler here; apt-get install gcc")
     assert "after in 0 blocks" in run(build("wipe", ("wipe.c",), ()), *libraries())
+
+
+def test_what_one_turn_does_not_send_leaves_all_the_same() -> None:
+    needs(RACES)
+    assert run(build("rest", ("rest.c",), RACES)) == "nothing stays behind\n"

@@ -196,15 +196,37 @@ static void ring(int event)
             ;
 }
 
+/* Returns where it is counted, and in `portion` which fraction of the room is the most. */
+static struct share *share_of(struct lane *lane, enum ask_kind kind, uint32_t number, size_t *portion)
+{
+    enum { KINDS = ASK_SEGMENT + 1 };
+    bool is_of_peer = kind == ASK_RECORD || kind == ASK_CONTROL || kind == ASK_FRAME;
+    *portion = is_of_peer ? 4 : kind == ASK_LEFTOVER || kind == ASK_SEGMENT ? 2 : 1;
+    uint32_t asker = KINDS + (2 * number + (kind == ASK_FRAME)) % (ASKERS - KINDS); /* of a port, or of a session */
+    return &lane->asked_by[is_of_peer ? asker : (uint32_t)kind];
+}
+
+static bool has_share(const struct share *share, size_t length, size_t portion)
+{
+    return share->count < MAX_ASKS / portion && share->bytes + length <= MAX_ASKED_BYTES / portion;
+}
+
+static void take_share(struct share *share, size_t length)
+{
+    share->count++;
+    share->bytes += length;
+}
+
 void lane_ask(struct lane *lane, enum ask_kind kind, uint32_t number, const struct way *way, const struct iovec *parts,
               int count)
 {
-    size_t length = 0;
+    size_t length = 0, portion;
     for (int part = 0; part < count; part++)
         length += parts[part].iov_len;
+    struct share *share = share_of(lane, kind, number, &portion);
     struct ask *ask = malloc(sizeof *ask + length);
     pthread_mutex_lock(&lane->asking);
-    bool has_room = ask != NULL && lane->ask_count < MAX_ASKS && lane->asked_bytes + length <= MAX_ASKED_BYTES;
+    bool has_room = ask != NULL && has_share(&lane->asked, length, 1) && has_share(share, length, portion);
     bool is_first = lane->first_ask == NULL;
     if (has_room) {
         uint8_t *at = ask->bytes;
@@ -218,8 +240,8 @@ void lane_ask(struct lane *lane, enum ask_kind kind, uint32_t number, const stru
         else
             lane->last_ask->next = ask;
         lane->last_ask = ask;
-        lane->ask_count++;
-        lane->asked_bytes += length;
+        take_share(&lane->asked, length);
+        take_share(share, length);
     } else {
         lane->unasked++;
     }
@@ -235,7 +257,8 @@ struct ask *lane_take_asks(struct lane *lane)
     pthread_mutex_lock(&lane->asking);
     struct ask *first = lane->first_ask;
     lane->first_ask = lane->last_ask = NULL;
-    lane->ask_count = lane->asked_bytes = 0;
+    lane->asked = (struct share){0};
+    memset(lane->asked_by, 0, sizeof lane->asked_by);
     pthread_mutex_unlock(&lane->asking);
     return first;
 }

@@ -71,6 +71,7 @@ enum {
     ETHERNET_MINIMUM = 60,
     MAX_ASKS = 4096,
     MAX_ASKED_BYTES = 4 << 20,
+    ASKERS = 64,
 };
 
 static const double COPY_LINGER_S = 10.0;
@@ -147,6 +148,12 @@ struct ask {
     uint8_t bytes[];
 };
 
+/* Of the room for what is asked: strangers get half of it, each peer a quarter, so that nobody's flood is all that
+ * Python gets to hear. */
+struct share {
+    size_t count, bytes;
+};
+
 /* A MAC behind a port. `seen` is set when a frame comes from one that was learned. */
 struct station {
     struct port *port;
@@ -172,7 +179,7 @@ struct lane {
     bool is_urgent;                             /* a session that awaits its promotion has opened something */
 
     struct ask *first_ask, *last_ask;
-    size_t ask_count, asked_bytes;
+    struct share asked, asked_by[ASKERS]; /* all together; by kind, or by the number of who it comes from */
     uint64_t unasked;
     int ask_event, news_event; /* written to when there is something; -1 for none */
     atomic_bool has_told_news;

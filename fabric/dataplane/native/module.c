@@ -40,20 +40,18 @@ static LaneObject *lane_of(PyObject *self)
     return (LaneObject *)self;
 }
 
-/* Without the interpreter's lock while waiting: the threads never want that one, so nothing can be deadlocked. */
+/* The interpreter's lock is kept: the threads never want that one, so nothing can be deadlocked. Who gave it away to
+ * wait here would have to get it back with this lock in hand, and both directions would stand still for as long as
+ * another thread of Python runs. */
 static void take(pthread_mutex_t *lock)
 {
-    Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(lock);
-    Py_END_ALLOW_THREADS
 }
 
 static void take_both(struct lane *lane)
 {
-    Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&lane->out);
-    pthread_mutex_lock(&lane->in);
-    Py_END_ALLOW_THREADS
+    take(&lane->out);
+    take(&lane->in);
 }
 
 static void give(pthread_mutex_t *lock)
@@ -592,6 +590,7 @@ static PyObject *handle_record(PyObject *self, PyObject *arguments)
     memcpy(record, bytes, (size_t)length);
     take(&object->lane.in);
     struct session *session = lane_session(&object->lane, local_index);
+    now = now > object->lane.now ? now : object->lane.now; /* as in `steer` */
     if (session != NULL)
         lane_take_record(&object->lane, session, record, (size_t)length, now, &sink);
     give(&object->lane.in);
@@ -801,6 +800,7 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
     object->lane.news_event = news_event;
     int error = threads_start(&object->threads, &object->lane, tap, udp4, udp6, object->outbox.segments);
     if (error != 0) {
+        object->lane.ask_event = object->lane.news_event = -1; /* the caller closes them, and others get their numbers */
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }

@@ -1,6 +1,7 @@
 /* The way out: what waits at the device is queued, and leaves in batches. */
 #include <errno.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "threads.h"
@@ -20,11 +21,11 @@ static bool fill(struct threads *threads)
         struct slot_of_frame *slot = queue_slot(queue);
         ssize_t length =
             read(threads->tap, slot->bytes + SLOT_HEADROOM - VNET_BYTES, SLOT_BYTES - SLOT_HEADROOM + VNET_BYTES);
-        if (length < 0) {
+        if (length <= 0) {
             queue_give_back(queue, slot);
-            if (errno == EINTR)
+            if (length < 0 && errno == EINTR)
                 continue;
-            if (errno != EAGAIN && errno != EIO) /* EIO: the device is down */
+            if (length < 0 && errno != EAGAIN && errno != EIO) /* EIO: the device is down */
                 threads_fail(threads, errno);
             return false;
         }
@@ -89,7 +90,7 @@ static bool go_once(struct threads *threads)
     if (outward->count == 0)
         return more;
     bool has_news = seal_batch(threads->lane, outward);
-    post_outbox(threads, &outward->outbox, drops);
+    post_outbox(threads, drops);
     settle_drops(threads->lane, outward, drops);
     if (has_news)
         lane_tell_news(threads->lane);
@@ -101,7 +102,10 @@ void send_answers(struct threads *threads)
     if (pthread_mutex_trylock(&threads->outward.turn) != 0)
         return;
     go_once(threads);
+    bool has_rest = threads->outward.queue.bytes > 0;
     pthread_mutex_unlock(&threads->outward.turn);
+    if (has_rest) /* of which the device says nothing any more */
+        eventfd_write(threads->rest_event, 1);
 }
 
 static bool go_on(struct threads *threads)
@@ -115,12 +119,16 @@ static bool go_on(struct threads *threads)
 void *run_out(void *context)
 {
     struct threads *threads = context;
-    struct pollfd waits[] = {{.fd = threads->tap, .events = POLLIN}, {.fd = threads->stop_event, .events = POLLIN}};
+    struct pollfd waits[] = {{.fd = threads->tap, .events = POLLIN},
+                             {.fd = threads->stop_event, .events = POLLIN},
+                             {.fd = threads->rest_event, .events = POLLIN}};
+    eventfd_t rung;
     while (threads->failure == 0) {
-        if (poll(waits, 2, -1) < 0 && errno != EINTR)
+        if (poll(waits, 3, -1) < 0 && errno != EINTR)
             threads_fail(threads, errno);
         if (threads->is_stopping)
             break;
+        eventfd_read(threads->rest_event, &rung);
         while (go_on(threads))
             ;
         if ((waits[0].revents & (POLLERR | POLLHUP)) != 0)

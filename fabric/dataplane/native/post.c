@@ -62,14 +62,16 @@ static int post_once(int udp, const struct way *way, const struct parcel *parcel
     return 0;
 }
 
-/* A full queue is waited for, an ICMP error that an earlier datagram left behind is forgotten. */
-static int post(int udp, const struct way *way, const struct parcel *parcel)
+/* A full queue is waited for, once in all that is to be sent now: then it is stuck. An ICMP error that an earlier
+ * datagram left behind is forgotten. */
+static int post(struct threads *threads, int udp, const struct way *way, const struct parcel *parcel)
 {
     int error = post_once(udp, way, parcel);
-    if (error == EAGAIN) {
-        struct pollfd room = {.fd = udp, .events = POLLOUT};
-        if (poll(&room, 1, STALL_MS) > 0)
+    if (error == EAGAIN && !threads->outward.is_stuck) {
+        struct pollfd waits[] = {{.fd = udp, .events = POLLOUT}, {.fd = threads->stop_event, .events = POLLIN}};
+        if (poll(waits, 2, STALL_MS) > 0 && waits[0].revents != 0)
             error = post_once(udp, way, parcel);
+        threads->outward.is_stuck = error == EAGAIN;
     } else if (error == ECONNREFUSED || error == EHOSTUNREACH || error == EPROTO) {
         error = post_once(udp, way, parcel);
     }
@@ -98,7 +100,7 @@ static unsigned post_singly(struct threads *threads, int udp, const struct way *
     for (size_t at = 0; at < parcel->length; at += parcel->each) {
         size_t length = parcel->length - at < parcel->each ? parcel->length - at : parcel->each;
         struct parcel single = {parcel->bytes + at, length, length};
-        int error = post(udp, way, &single);
+        int error = post(threads, udp, way, &single);
         if (error == 0)
             continue;
         refused++;
@@ -118,7 +120,7 @@ static void ask_to_send(struct threads *threads, const struct way *way, const st
     }
 }
 
-static void post_run(struct threads *threads, struct outbox *outbox, const struct way *way, const struct parcel *parcel, unsigned count,
+static void post_run(struct threads *threads, const struct way *way, const struct parcel *parcel, unsigned count,
                      uint64_t drops[DROPS])
 {
     int udp = way->family == 6 ? threads->udp6 : threads->udp4;
@@ -130,15 +132,15 @@ static void post_run(struct threads *threads, struct outbox *outbox, const struc
         drops[DROP_NO_PATH] += count;
         return;
     }
-    int error = count == 1 ? EMSGSIZE : post(udp, way, parcel);
+    int error = count == 1 ? EMSGSIZE : post(threads, udp, way, parcel);
     switch (error) {
     case 0:
         return;
-    case EIO: /* a device without checksum offload */
+    case EIO:    /* a device without checksum offload */
     case EINVAL: /* which older kernels also say of a path that is too narrow */
     case EOPNOTSUPP:
         if (post_singly(threads, udp, way, parcel, drops) == 0)
-            outbox->segments = 1;
+            threads->outward.outbox.segments = 1;
         return;
     case EMSGSIZE:
         post_singly(threads, udp, way, parcel, drops);
@@ -148,14 +150,16 @@ static void post_run(struct threads *threads, struct outbox *outbox, const struc
     }
 }
 
-void post_outbox(struct threads *threads, struct outbox *outbox, uint64_t drops[DROPS])
+void post_outbox(struct threads *threads, uint64_t drops[DROPS])
 {
+    struct outbox *outbox = &threads->outward.outbox;
+    threads->outward.is_stuck = false;
     for (size_t at = 0; at < outbox->run_count; at++) {
         const struct run *run = &outbox->runs[at];
         struct parcel parcel = {outbox->bytes + run->at, run->bytes, run->each};
-        post_run(threads, outbox, &run->to, &parcel, run->count, drops);
+        post_run(threads, &run->to, &parcel, run->count, drops);
         if (run->copy_to.family != 0)
-            post_run(threads, outbox, &run->copy_to, &parcel, run->count, drops);
+            post_run(threads, &run->copy_to, &parcel, run->count, drops);
     }
     outbox_clear(outbox);
 }

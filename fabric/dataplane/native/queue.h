@@ -11,7 +11,7 @@ enum {
     FLOWS = 64,
     SLOTS = 256,
     SLOT_HEADROOM = 64,
-    SLOT_BYTES = SLOT_HEADROOM + MAX_FRAME_BYTES + 67, /* 64 KiB and a bit, a multiple of 64 */
+    SLOT_BYTES = SLOT_HEADROOM + MAX_FRAME_BYTES + 43, /* a multiple of 64 */
     QUANTUM_BYTES = 16384,     /* a flow's turn: a quarter of a super-frame, and ten plain frames */
     MAX_QUEUED_BYTES = 4 << 20,
     STANDING_BYTES = 65536,    /* no queue stands on one super-frame */

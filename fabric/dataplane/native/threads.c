@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -31,6 +32,7 @@ static void end(struct threads *threads)
     stamp(threads->udp4, false);
     stamp(threads->udp6, false);
     close(threads->stop_event);
+    close(threads->rest_event);
     outbox_free(&threads->outward.outbox);
     queue_free(&threads->outward.queue);
     pthread_mutex_destroy(&threads->outward.turn);
@@ -52,15 +54,24 @@ int threads_start(struct threads *threads, struct lane *lane, int tap, int udp4,
     threads->outward.outbox.segments = segments;
     if ((threads->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
         return errno;
+    if ((threads->rest_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
+        int error = errno;
+        close(threads->stop_event);
+        return error;
+    }
     pthread_mutex_init(&threads->outward.turn, NULL);
     stamp(udp4, true);
     stamp(udp6, true);
+    sigset_t all, before; /* signals are for Python's own thread */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = queue_init(&threads->outward.queue) ? 0 : ENOMEM;
     if (error == 0 && (error = pthread_create(&threads->out, NULL, run_out, threads)) == 0 &&
         (error = pthread_create(&threads->in, NULL, run_in, threads)) != 0) {
         stop(threads);
         pthread_join(threads->out, NULL);
     }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
         end(threads);
         return error;

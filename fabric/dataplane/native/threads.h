@@ -17,13 +17,14 @@ struct outward {
     struct outbox outbox;
     struct slot_of_frame *batch[BATCH];
     int count;
-    uint64_t told; /* of what the queue has dropped */
+    uint64_t told;  /* of what the queue has dropped */
+    bool is_stuck;  /* a socket took nothing for a while: the rest of what is to be sent now waits no more */
 };
 
 struct threads {
     struct lane *lane;
     int tap, udp4, udp6; /* all non-blocking; a missing socket is -1 */
-    int stop_event;
+    int stop_event, rest_event;
     pthread_t out, in;
     struct outward outward;
     atomic_bool is_stopping;
@@ -51,7 +52,7 @@ double boot_time(void);
 void send_answers(struct threads *threads);
 
 /* Sends all that is in the outbox, and counts in `drops` what could not be sent. */
-void post_outbox(struct threads *threads, struct outbox *outbox, uint64_t drops[DROPS]);
+void post_outbox(struct threads *threads, uint64_t drops[DROPS]);
 
 enum drop drop_for(int error);
 
