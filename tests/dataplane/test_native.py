@@ -164,13 +164,14 @@ def test_no_nonce_is_used_twice_while_two_threads_seal_and_sessions_come_and_go(
     meet(ann, bob)
     indices = list(ann.keys)
     batch = [NO_VNET + ipv4(ann, bob, 60 + number) for number in range(40)] + [NO_VNET + frame(ann, bob, bytes(4000))]
-    is_over = threading.Event()
+    is_over, has_talked = threading.Event(), threading.Semaphore(0)
     spent: dict[bytes, list[bytes]] = defaultdict(list)
 
     def talk() -> None:
         while not is_over.is_set():
             for index in indices[-3:]:
                 ann.lane.send_control(index, b"x" * 3000, bob.underlay)
+            has_talked.release()
 
     talker = threading.Thread(target=talk)
     talker.start()
@@ -182,6 +183,7 @@ def test_no_nonce_is_used_twice_while_two_threads_seal_and_sessions_come_and_go(
             ann.lane.install(keys, awaiting=False)
             ann.lane.handle_frames(batch, 0.0)
             ann.lane.promote(keys.local_index)
+            assert has_talked.acquire(timeout=30)  # else one thread may do all its work before the other's turn
             ann.lane.handle_frames(batch, 0.0)
             if len(indices) > 3:
                 ann.lane.retire(indices[-4])
@@ -192,7 +194,7 @@ def test_no_nonce_is_used_twice_while_two_threads_seal_and_sessions_come_and_go(
         talker.join()
     assert len(spent) > 200
     assert all(len(counters) == len(set(counters)) for counters in spent.values())
-    assert max(len(counters) for counters in spent.values()) > 50
+    assert max(len(counters) for counters in spent.values()) > 20
 
 
 def test_what_is_not_data_waits_for_who_asks_while_others_settle() -> None:
