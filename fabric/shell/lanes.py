@@ -54,7 +54,7 @@ CANDIDATES = {
     "libsodium-old": _Candidate(_Library.SODIUM, "libsodium.so.23"),
     "openssl": _Candidate(_Library.OPENSSL, "libcrypto.so.3"),
 }
-"""Debian 12's libsodium and OpenSSL take twice as long as the others."""
+"""Debian 12's libsodium and OpenSSL come last: they carry less (docs/performance.md, the ladder)."""
 
 
 @dataclass(frozen=True, slots=True)

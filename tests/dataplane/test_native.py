@@ -116,7 +116,9 @@ def test_what_is_no_library_with_the_cipher_is_refused() -> None:
     for library, path in ((0, "libm.so.6"), (1, "libm.so.6"), (0, "nowhere.so"), (1, __file__), (1, "libcrypto.so.3")):
         with pytest.raises(OSError, match=path):
             _native.load_provider(library, path, Suite.AES_256_GCM)
-    for library, suite in ((2, 1), (7, 1), (-1, 1), (0, 3), (0, 0)):
+    with pytest.raises(OSError, match="does not go without a cipher"):
+        _native.load_provider(2, "", Suite.AES_256_GCM)
+    for library, suite in ((7, 1), (-1, 1), (0, 3), (0, 0)):
         with pytest.raises(ValueError, match="no such library"):
             _native.load_provider(library, "libcrypto.so.3", suite)
 
@@ -149,6 +151,12 @@ def test_who_insists_on_the_native_lane_is_told_in_one_sentence_why_not(monkeypa
         choose_lane("native", MAC, ())
     assert "\n" not in str(caught.value)
     assert exit_code_of(caught.value) == 78
+
+
+def test_no_build_but_that_for_measuring_goes_without_a_cipher() -> None:
+    with pytest.raises(ConfigurationError, match="this build does not go without a cipher"):
+        choose_lane("native", MAC, (), library="none")
+    assert choose_lane("auto", MAC, (), library="none").name == "reference"
 
 
 def test_a_lane_is_chosen_as_often_as_one_likes() -> None:

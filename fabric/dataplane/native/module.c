@@ -875,7 +875,7 @@ static PyObject *load_provider(PyObject *Py_UNUSED(module), PyObject *arguments)
         return NULL;
 #ifndef FABRIC_LADDER
     if (library == LIBRARY_NONE) { /* only a build that measures has a lane without a cipher */
-        PyErr_SetString(PyExc_ValueError, "there is no such library");
+        PyErr_SetString(PyExc_OSError, "this build does not go without a cipher");
         return NULL;
     }
 #endif
