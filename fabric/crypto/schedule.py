@@ -11,6 +11,9 @@
       K_proof  = B256(key=R, "fabric/1 root proof")
       K_mix    = B256(key=R, "fabric/1 root mix")
       K_next   = B256(key=R, "fabric/1 root next")
+      K_ticket = B256(key=R, "fabric/1 root ticket")
+      ticket   = B256(key=K_ticket, "fabric/1 ticket") cut to 16
+      MAC keys = B256(key=K_ticket, "fabric/1 ticket client" | "... server")
       proof    = B256(key=K_proof, role, th, H(certificate))
       R'       = B256(key=K_next, exporter)
 
@@ -25,6 +28,7 @@ from dataclasses import dataclass, field
 from fabric.crypto.digest import blake2b_256, blake2b_512
 from fabric.crypto.exchange import BaseKeys
 
+_TICKET_BYTES = 16
 FIRST_ROOT = blake2b_256(b"fabric/1 first root")
 """Stands for the root secret at the first meeting; known to everybody, so it adds nothing and spoils nothing."""
 
@@ -55,6 +59,15 @@ class RootKeys:
     next: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class TicketKeys:
+    """For continuing a root without certificates: what names it (16 bytes), and a MAC key (32) for each end."""
+
+    ticket: bytes = field(repr=False)
+    client: bytes = field(repr=False)
+    server: bytes = field(repr=False)
+
+
 def handshake_keys(base: BaseKeys, kem_secret: bytes, th2: bytes) -> HandshakeKeys:
     secret = _secret(base, b"fabric/1 handshake secret", kem_secret, th2)
     return HandshakeKeys(
@@ -77,6 +90,15 @@ def root_keys(root: bytes) -> RootKeys:
         proof=blake2b_256(b"fabric/1 root proof", key=root),
         mix=blake2b_256(b"fabric/1 root mix", key=root),
         next=blake2b_256(b"fabric/1 root next", key=root),
+    )
+
+
+def ticket_keys(root: bytes) -> TicketKeys:
+    key = blake2b_256(b"fabric/1 root ticket", key=root)
+    return TicketKeys(
+        ticket=blake2b_256(b"fabric/1 ticket", key=key)[:_TICKET_BYTES],
+        client=blake2b_256(b"fabric/1 ticket client", key=key),
+        server=blake2b_256(b"fabric/1 ticket server", key=key),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -17,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from fabric.errors import AuthenticationError
 from fabric.identity.certificate import check_tags, decode_certificate
 from fabric.identity.name import network_of, parse_name, parse_network, system_of
+from fabric.identity.placeholder import PLACEHOLDER, sign_instead
 from fabric.identity.request import Request
 from fabric.identity.root import Root, decode_root
 from fabric.identity.service_certificate import canonical_host
@@ -37,29 +39,48 @@ def draw_serial(draw: Callable[[int], bytes]) -> int:
     return int.from_bytes(draw(16)) >> 1 or 1
 
 
+class RootKey(Protocol):
+    """Signs with a root's key, wherever that is. Both may raise where the key is out of reach."""
+
+    def public_key(self) -> bytes:
+        """Returns 32 bytes."""
+        ...
+
+    def sign_raw(self, message: bytes) -> bytes:
+        """Returns the 64-byte Ed25519 signature (RFC 8032, pure) over `message` as it is."""
+        ...
+
+
 class Authority:
-    """A root key with its certificate. Made from the key's 32-byte seed; raises `CertificateError` for no root."""
+    """A root key, or its 32-byte seed, with its certificate. Raises `CertificateError` for no root,
+    `AuthenticationError` for another root's key."""
 
-    __slots__ = ("_key", "_root")
+    __slots__ = ("_key", "_public_key", "_root")
 
-    def __init__(self, seed: bytes, root_der: bytes) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+    def __init__(self, key: RootKey | bytes, root_der: bytes) -> None:
+        self._key = _SeedKey(key) if isinstance(key, bytes) else key
         self._root = decode_root(root_der)
-        if self._root.public_key != self._key.public_key().public_bytes_raw():
+        public_key = self._key.public_key()
+        if self._root.public_key != public_key:
             raise AuthenticationError("the authority's key is not the one in its root certificate")
+        self._public_key = Ed25519PublicKey.from_public_bytes(public_key)
 
     @classmethod
     def create(cls, network: str, *, seed: bytes, serial: int, not_before: float, not_after: float) -> Authority:
         """Makes a new root for `network`. Raises `DecodeError` for a name that is none."""
-        key = Ed25519PrivateKey.from_private_bytes(seed)
+        return cls.create_under(_SeedKey(seed), network, serial=serial, not_before=not_before, not_after=not_after)
+
+    @classmethod
+    def create_under(cls, key: RootKey, network: str, *, serial: int, not_before: float, not_after: float) -> Authority:
+        """As `create`, over a key that need not be here."""
         name = subject(parse_network(network), "fabric authority")
         builder = (
-            _builder(name, key.public_key(), serial, not_before, not_after)
+            _builder(name, Ed25519PublicKey.from_public_bytes(key.public_key()), serial, not_before, not_after)
             .issuer_name(name)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(root_usage(), critical=True)
         )
-        return cls(seed, builder.sign(key, None).public_bytes(Encoding.DER))
+        return cls(key, _sign_certificate(builder, key))
 
     def __repr__(self) -> str:
         return f"Authority({self._root!r})"
@@ -144,24 +165,46 @@ class Authority:
         for serial, since in revoked.items():
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(_date(since))
             builder = builder.add_revoked_certificate(entry.build())
-        return builder.sign(self._key, None).public_bytes(Encoding.DER)
+        form = builder.sign(PLACEHOLDER, None)
+        body = form.tbs_certlist_bytes
+        return sign_instead(form.public_bytes(Encoding.DER), body, body, self._key.sign_raw)
 
     def _sign_leaf(
         self, builder: x509.CertificateBuilder, names: Iterable[x509.GeneralName], *purposes: ObjectIdentifier
     ) -> bytes:
-        certificate = (
+        whole = (
             builder.issuer_name(self._root.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(leaf_usage(), critical=True)
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(self._key_identifier(), critical=False)
-            .sign(self._key, None)
         )
-        return certificate.public_bytes(Encoding.DER)
+        return _sign_certificate(whole, self._key)
 
     def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._public_key)
+
+
+class _SeedKey:
+    """A `RootKey` in this process's memory."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+
+    def public_key(self) -> bytes:
+        return self._key.public_key().public_bytes_raw()
+
+    def sign_raw(self, message: bytes) -> bytes:
+        return self._key.sign(message)
+
+
+def _sign_certificate(builder: x509.CertificateBuilder, key: RootKey) -> bytes:
+    form = builder.sign(PLACEHOLDER, None)
+    body = form.tbs_certificate_bytes
+    return sign_instead(form.public_bytes(Encoding.DER), body, body, key.sign_raw)
 
 
 def _builder(

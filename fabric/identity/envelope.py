@@ -11,8 +11,9 @@ A payload that doesn't fit in memory goes the same way in two steps: `seal_head`
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from fabric.crypto.sealing import SealingPair, seal_to
+from fabric.crypto.sealing import seal_to
 from fabric.crypto.signature import LABEL_ENVELOPE, Signer, verify
 from fabric.crypto.stream import STREAM_KEY_BYTES, new_stream_key, open_stream, seal_stream
 from fabric.errors import AuthenticationError, DecodeError
@@ -30,12 +31,24 @@ __all__ = [
     "EnvelopeHeader",
     "EnvelopeKind",
     "OpenedHead",
+    "Opener",
     "open_envelope",
     "open_head",
     "peek_envelope",
     "seal_envelope",
     "seal_head",
 ]
+
+
+class Opener(Protocol):
+    """Opens with a key that it need not show: in this process, in the custodian's, or in hardware."""
+
+    def open(self, sealed: bytes, info: bytes) -> bytes:
+        """Returns what was sealed to a key of its own, bound to `info`: an envelope's whole header, in bytes.
+
+        Raises `AuthenticationError`, also where the key is gone, and `DecodeError`.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +119,13 @@ def peek_envelope(data: bytes) -> EnvelopeHeader:
     return decode_head(data)[0].header
 
 
-def open_envelope(
-    data: bytes, *, sender_key: bytes, network: str, recipient: str, sealing_pair: SealingPair
-) -> Envelope:
+def open_envelope(data: bytes, *, sender_key: bytes, network: str, recipient: str, opener: Opener) -> Envelope:
     """Returns what `sender_key`'s holder sealed for `recipient`. Raises `DecodeError`, `AuthenticationError`.
 
     Its age, its id's being new, and whether this sender may send this kind, are for the caller to check.
     """
     head, stream = decode_head(data)
-    opened = open_head(head, sender_key=sender_key, network=network, recipient=recipient, sealing_pair=sealing_pair)
+    opened = open_head(head, sender_key=sender_key, network=network, recipient=recipient, opener=opener)
     payload = b"".join(open_stream(opened.content_key, (stream,)))
     header = opened.header
     if len(payload) != header.length:
@@ -122,9 +133,7 @@ def open_envelope(
     return Envelope(header.kind, header.id, header.created, header.life_s, payload, opened.metadata)
 
 
-def open_head(
-    head: EnvelopeHead, *, sender_key: bytes, network: str, recipient: str, sealing_pair: SealingPair
-) -> OpenedHead:
+def open_head(head: EnvelopeHead, *, sender_key: bytes, network: str, recipient: str, opener: Opener) -> OpenedHead:
     """Raises `AuthenticationError` unless this sender made it for this recipient in this network."""
     header = head.header
     if header.sender_key != sender_key:
@@ -132,7 +141,7 @@ def open_head(
     verify(sender_key, LABEL_ENVELOPE, head.signature, head.header_bytes, head.sealed)
     if header.network != network or header.recipient != recipient:
         raise AuthenticationError("the envelope is for another recipient")
-    opened = sealing_pair.open(head.sealed, head.header_bytes)
+    opened = opener.open(head.sealed, head.header_bytes)
     if len(opened) < STREAM_KEY_BYTES:
         raise DecodeError("the envelope has no content key")
     return OpenedHead(header, opened[:STREAM_KEY_BYTES], opened[STREAM_KEY_BYTES:])

@@ -111,7 +111,11 @@ class Trust:
         return True
 
     def is_revoked(self, certificate: Certificate | ServiceCertificate) -> bool:
-        return certificate.serial in self._revocations.serials
+        return self.has_revoked(certificate.serial)
+
+    def has_revoked(self, serial: int) -> bool:
+        """For a certificate of which only the serial number is known."""
+        return serial in self._revocations.serials
 
     def _prove(self, der: bytes) -> Certificate:
         """Returns the decoded certificate if it chains to the root: which never changes, so it is remembered."""

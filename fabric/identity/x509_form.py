@@ -29,6 +29,9 @@ ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 MAX_CERTIFICATE_BYTES = 2048
 """With it, the longest handshake message fits four pieces."""
 
+MAX_SERIAL_BYTES = 20
+"""RFC 5280, section 4.1.2.2."""
+
 RELAY_PURPOSE = ObjectIdentifier("2.25.78796913408874037236095102231682272719")
 """A relay that runs alone (an OID of our own, under the arc of ITU-T X.667): refused wherever one purpose is wanted."""
 
@@ -66,7 +69,8 @@ def read_form(der: bytes) -> Form:
 
 def _read(der: bytes) -> Form:
     certificate = x509.load_der_x509_certificate(der)
-    if certificate.version is not x509.Version.v3 or certificate.serial_number <= 0:
+    serial = certificate.serial_number
+    if certificate.version is not x509.Version.v3 or not 0 < serial < 1 << 8 * MAX_SERIAL_BYTES:
         raise CertificateFaultError(Fault.PROFILE, "its version or serial number")
     if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ED25519:
         raise CertificateFaultError(Fault.PROFILE, "its signature is not Ed25519")

@@ -52,6 +52,13 @@ class Address:
         return f"[{self.ip}]:{self.port}" if self.is_ipv6 else f"{self.ip}:{self.port}"
 
 
+def sender_of(source: Address) -> str:
+    """Returns what tells one sender from another: its host, or its channel at a relay. Its port it can choose."""
+    if source.transport in (Transport.UDP, Transport.TCP):
+        return source.ip
+    return f"{source} {source.via}"
+
+
 Target = tuple[str, int] | tuple[str, int, Transport, int]
 """An address as a lane and its pump pass it on: (IP, port) for the main UDP socket, else with transport and `via`."""
 

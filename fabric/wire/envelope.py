@@ -109,6 +109,15 @@ def decode_head(data: bytes) -> tuple[EnvelopeHead, bytes]:
     return EnvelopeHead(header, header_bytes, sealed, signature), reader.take_rest()
 
 
+def decode_header(data: bytes) -> EnvelopeHeader:
+    """Returns the header that `encode_header` made of these bytes, all of them. Raises `DecodeError`."""
+    reader = Reader(data)
+    header = _take_header(reader)
+    if reader.remaining:
+        raise DecodeError("an envelope's header with something behind it")
+    return header
+
+
 def _take_header(reader: Reader) -> EnvelopeHeader:
     fixed = reader.take(_FIXED.size)
     version, kind, sender_key, id_, bundle_serial, created_ms, life_s, length = _FIXED.unpack(fixed)

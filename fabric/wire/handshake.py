@@ -1,5 +1,7 @@
 """The three messages of a handshake, and the pieces that carry them under the gate.
 
+RESUME (4) and RESUMED (5) stand in `fabric.wire.ticket`.
+
 Message (`version` is 1; integers are big-endian; u16-blocks have their length before them):
 
     HELLO    client -> server
@@ -41,7 +43,7 @@ Piece (a gated body; every message travels in 1 to 4 of them):
      0      1       2       3       4            12                    28
     +------+-------+-------+-------+------------+---------------------+--------------------------------+
     | 4    | kind  | index | count | time of    | first 16 bytes of   | slice of the message, at most  |
-    |      | 1..3  |       | 1..4  | sending ms | H(message)          | 1,148 bytes                    |
+    |      | 1..5  |       | 1..4  | sending ms | H(message)          | 1,148 bytes                    |
     +------+-------+-------+-------+------------+---------------------+--------------------------------+
 
 Decoders raise `DecodeError` only.
@@ -74,6 +76,8 @@ MAX_CERTIFICATE_BYTES = 2048
 MAX_PIECES = 4
 MAX_SLICE_BYTES = MAX_GATED_BYTES - GATED_HEADER_BYTES - PIECE_HEADER_BYTES
 MAX_MESSAGE_BYTES = MAX_PIECES * MAX_SLICE_BYTES
+ROTATION_EXTENSION = 1
+"""In a sealed part: a statement of the key before (`fabric.identity.rotation`)."""
 MAX_EXTENSION_BYTES = 1024
 """All extensions of a message or sealed part together: room for a rotation statement with a certificate."""
 
@@ -82,6 +86,8 @@ class MessageKind(enum.IntEnum):
     HELLO = 1
     ANSWER = 2
     FINISH = 3
+    RESUME = 4
+    RESUMED = 5
 
 
 class ProofKind(enum.IntEnum):
@@ -194,14 +200,14 @@ def encode_hello(hello: Hello) -> bytes:
 
 
 def decode_hello(message: bytes) -> Hello:
-    reader = _open_message(message, MessageKind.HELLO)
+    reader = message_reader(message, MessageKind.HELLO)
     return Hello(
         client_index=reader.take_u32(),
         unix_ms=reader.take_u64(),
         exchange_key=reader.take(EXCHANGE_KEY_BYTES),
         kem_key=reader.take(KEM_KEY_BYTES),
         challenge=reader.take(CHALLENGE_BYTES),
-        suites=_take_suites(reader),
+        suites=take_suites(reader),
         extensions=_take_extensions(reader),
     )
 
@@ -224,7 +230,7 @@ def encode_answer(answer: Answer) -> bytes:
 
 def decode_answer(message: bytes) -> tuple[Answer, bytes, bytes]:
     """Returns the clear part, its bytes as they were sent, and the sealed part."""
-    reader = _open_message(message, MessageKind.ANSWER)
+    reader = message_reader(message, MessageKind.ANSWER)
     answer = Answer(
         client_index=reader.take_u32(),
         server_index=reader.take_u32(),
@@ -245,7 +251,7 @@ def encode_finish(finish: Finish) -> bytes:
 
 def decode_finish(message: bytes) -> tuple[Finish, bytes, bytes]:
     """Returns the clear part, its bytes as they were sent, and the sealed part."""
-    reader = _open_message(message, MessageKind.FINISH)
+    reader = message_reader(message, MessageKind.FINISH)
     finish = Finish(server_index=reader.take_u32())
     sealed = reader.take_rest()
     return finish, message[: len(message) - len(sealed)], sealed
@@ -296,7 +302,8 @@ def decode_piece(body: bytes) -> Piece:
     return Piece(kind, index, count, unix_ms, digest, content)
 
 
-def _open_message(message: bytes, kind: MessageKind) -> Reader:
+def message_reader(message: bytes, kind: MessageKind) -> Reader:
+    """Returns a reader behind kind and version. Raises `DecodeError` for another message."""
     claimed = kind_of(message)
     if claimed is not kind:
         raise DecodeError(f"{claimed.name} where {kind.name} is due")
@@ -312,7 +319,8 @@ def _message_kind(value: int) -> MessageKind:
         raise DecodeError(f"message kind {value}") from None
 
 
-def _take_suites(reader: Reader) -> tuple[int, ...]:
+def take_suites(reader: Reader) -> tuple[int, ...]:
+    """Returns the numbers of the ciphers that are offered, best first. Raises `DecodeError`."""
     count = reader.take_u8()
     if not 0 < count <= MAX_SUITES:
         raise DecodeError(f"{count} cipher suites")

@@ -17,7 +17,7 @@ RELAY_CONTROL:
 
     BIND       1   cookie 16 | signature 64 | grant        endpoint -> relay; the first with a zero cookie and signature
     CHALLENGE  2   grant id 16 | cookie 16                 ask again with this cookie, signed
-    BOUND      3   grant id 16 | channel u32 | life u16 s  this channel is yours; keep it by REFRESH
+    BOUND      3   grant id 16 | channel u32 | life u16 s | moves u32     this channel is yours; keep it by REFRESH
     REFRESH    4   channel u32, 1 to 250 of them           from the address that they were bound from
     REFRESHED  5   channel u32, each one that still stands (none: bind all again)
     REFUSED    6   grant id 16 | reason u8
@@ -46,6 +46,7 @@ SIGNATURE_BYTES = 64
 GRANT_ID_BYTES = 16
 MAX_GRANT_BYTES = 1024
 MAX_REFRESHED = 250
+_MOVES_BYTES = 4
 NO_COOKIE = bytes(COOKIE_BYTES)
 NO_SIGNATURE = bytes(SIGNATURE_BYTES)
 
@@ -83,11 +84,13 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`channel` is never 0."""
+    """`channel` is never 0. `moves` counts how often the channel was bound somewhere new; 0 where an earlier version
+    does not say it."""
 
     grant_id: bytes
     channel: int
     life_s: int
+    moves: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,8 @@ def encode_relay_message(message: RelayMessage) -> bytes:
             return _head(RelayKind.BIND) + cookie + signature + grant
         case Challenge(grant_id, cookie):
             return _head(RelayKind.CHALLENGE) + grant_id + cookie
-        case Bound(grant_id, channel, life_s):
-            return _head(RelayKind.BOUND) + grant_id + channel.to_bytes(4) + life_s.to_bytes(2)
+        case Bound(grant_id, channel, life_s, moves):
+            return _head(RelayKind.BOUND) + grant_id + channel.to_bytes(4) + life_s.to_bytes(2) + moves.to_bytes(4)
         case Refresh(channels):
             return _head(RelayKind.REFRESH) + _encode_channels(channels)
         case Refreshed(channels):
@@ -174,10 +177,10 @@ def _decode_bind(reader: Reader) -> Bind:
 
 
 def _decode_bound(reader: Reader) -> Bound:
-    bound = Bound(reader.take(GRANT_ID_BYTES), reader.take_u32(), reader.take_u16())
-    if bound.channel == 0:
+    grant_id, channel, life_s = reader.take(GRANT_ID_BYTES), reader.take_u32(), reader.take_u16()
+    if channel == 0:
         raise DecodeError("channel 0")
-    return bound
+    return Bound(grant_id, channel, life_s, reader.take_u32() if reader.remaining >= _MOVES_BYTES else 0)
 
 
 def _encode_channels(channels: tuple[int, ...]) -> bytes:

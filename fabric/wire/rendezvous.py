@@ -80,9 +80,11 @@ class SendOffer(Message, frozen=True):
 
 
 class Renew(Message, frozen=True):
-    """A PKCS#10 request for the next certificate, over the same key."""
+    """A PKCS#10 request for the next certificate, over the same key; or over another one, that the key before names in
+    `rotation` (`fabric.identity.rotation`)."""
 
     request: Blob
+    rotation: Blob = b""
 
 
 # service -> endpoint
@@ -199,13 +201,24 @@ class EnrolmentAnswer(msgspec.Struct, frozen=True):
 
 
 class EnrolmentRefusal(msgspec.Struct, frozen=True):
-    """`code` is `key` (unknown, used up, expired, revoked or wrong proof), `name`, `request`, `limit` or `full`."""
+    """`code` is `key` (unknown, used up, expired, revoked or wrong proof), `name`, `request`, `limit` or `full`;
+    `waiting`: a person has to sign first, and the identical request later gets the certificate; `authority`: that
+    person refused.
+    """
 
     code: str
     why: str
 
 
-REFUSAL_STATUS = {"key": 403, "name": 409, "request": 400, "limit": 429, "full": 507}
+REFUSAL_STATUS = {
+    "key": 403,
+    "name": 409,
+    "request": 400,
+    "limit": 429,
+    "full": 507,
+    "waiting": 202,
+    "authority": 403,
+}
 """HTTP status (RFC 9110, RFC 6585, RFC 4918) of each code of a refusal."""
 
 _to_service = msgspec.msgpack.Decoder(ToService)

@@ -170,6 +170,25 @@ def test_an_uncritical_extension_of_later_times_is_ignored() -> None:
     assert decode_certificate(der).name == "web-1.home"
 
 
+def with_serial(der: bytes, serial: bytes) -> bytes:
+    """Returns the certificate with other bytes for its serial number; the signature holds no more."""
+    at = 13  # behind two SEQUENCEs with lengths of two bytes, and the version
+    assert der[at - 5 : at + 1] == bytes.fromhex("a00302010202")
+    old = 2 + der[at + 1]
+    more = 2 + len(serial) - old
+    outer, inner = (int.from_bytes(der[start : start + 2]) + more for start in (2, 6))
+    head = der[:2] + outer.to_bytes(2) + der[4:6] + inner.to_bytes(2) + der[8:at]
+    return head + bytes((2, len(serial))) + serial + der[at + old :]
+
+
+def test_a_serial_number_of_more_than_twenty_bytes_is_refused() -> None:
+    der, longest = Household().endpoint(), b"\x7f" + b"\xff" * 19
+    assert decode_certificate(with_serial(der, longest)).serial == int.from_bytes(longest)
+    with pytest.raises(CertificateFaultError) as caught:
+        decode_certificate(with_serial(der, b"\x01" + bytes(20)))
+    assert caught.value.reason is Fault.PROFILE
+
+
 @given(st.binary(max_size=600))
 def test_any_bytes_raise_a_certificate_error_and_nothing_else(data: bytes) -> None:
     for decode in (decode_certificate, decode_root):

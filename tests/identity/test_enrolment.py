@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fabric.crypto.signature import Ed25519Signer
 from fabric.errors import AuthenticationError, DecodeError
 from fabric.identity.enrolment_key import EnrolmentKey, enrolment_proof
-from fabric.identity.request import MAX_REQUEST_BYTES, decode_request, make_request
+from fabric.identity.request import MAX_REQUEST_BYTES, NONCE_BYTES, NONCE_EXTENSION, decode_request, make_request
 
 KEY = EnrolmentKey(("discovery.example:443", "[2001:db8::1]:8443"), b"f" * 32, "k7Qz", b"s" * 32)
 SEED = b"e" * 32
@@ -103,6 +103,38 @@ def test_a_request_shows_its_name_and_its_key(name: str) -> None:
     request = decode_request(make_request(SEED, name))
     assert request.name == name
     assert request.public_key == Ed25519Signer(SEED).public_key
+
+
+def test_a_request_with_a_random_value_shows_it_and_is_the_same_again_only_with_the_same() -> None:
+    first, second = (make_request(SEED, "web-1.home", bytes((n,)) * NONCE_BYTES) for n in (1, 2))
+    assert decode_request(first).nonce == b"\1" * NONCE_BYTES
+    assert decode_request(REQUEST).nonce == b""
+    assert first == make_request(SEED, "web-1.home", b"\1" * NONCE_BYTES)
+    assert len({first, second, REQUEST}) == 3
+
+
+def test_the_random_value_is_proven_with_the_rest() -> None:
+    request = make_request(SEED, "web-1.home", bytes(range(NONCE_BYTES)))
+    at = request.index(bytes(range(NONCE_BYTES)))
+    for offset in range(NONCE_BYTES):
+        changed = bytes((request[at + offset] ^ 1,))
+        with pytest.raises(AuthenticationError):
+            decode_request(request[: at + offset] + changed + request[at + offset + 1 :])
+
+
+def test_a_random_value_of_another_length_or_form_is_refused() -> None:
+    with pytest.raises(DecodeError):
+        make_request(SEED, "web-1.home", bytes(NONCE_BYTES - 1))
+    for value, is_critical in ((b"\4\2ab", False), (bytes(18), False), (b"\4\20" + bytes(16), True)):
+        builder = (
+            x509.CertificateSigningRequestBuilder()
+            .subject_name(x509.Name([]))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("web-1.home")]), critical=False)
+            .add_extension(x509.UnrecognizedExtension(NONCE_EXTENSION, value), critical=is_critical)
+        )
+        key = Ed25519PrivateKey.from_private_bytes(SEED)
+        with pytest.raises(DecodeError):
+            decode_request(builder.sign(key, None).public_bytes(Encoding.DER))
 
 
 def test_no_request_is_made_for_a_name_that_is_none() -> None:

@@ -93,6 +93,6 @@ def test_the_published_envelope_opens(published: Any) -> None:
         sender_key=bytes.fromhex(published["signed"]["public_key"]),
         network="home",
         recipient="web-2.home",
-        sealing_pair=SealingPair(bytes.fromhex(vector["recipient_secret"])),
+        opener=SealingPair(bytes.fromhex(vector["recipient_secret"])),
     )
     assert envelope.payload.hex() == vector["payload"]

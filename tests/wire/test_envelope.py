@@ -52,7 +52,7 @@ def opened(
     recipient: str = "web-2.home",
     pair: SealingPair = PAIR,
 ) -> Envelope:
-    return open_envelope(data, sender_key=sender.public_key, network=network, recipient=recipient, sealing_pair=pair)
+    return open_envelope(data, sender_key=sender.public_key, network=network, recipient=recipient, opener=pair)
 
 
 headers = st.builds(

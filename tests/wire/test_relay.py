@@ -31,7 +31,7 @@ ids = st.binary(min_size=16, max_size=16)
 messages = st.one_of(
     st.builds(Bind, ids, st.binary(min_size=64, max_size=64), st.binary(min_size=1, max_size=MAX_GRANT_BYTES)),
     st.builds(Challenge, ids, ids),
-    st.builds(Bound, ids, st.integers(1, 2**32 - 1), st.integers(0, 65_535)),
+    st.builds(Bound, ids, st.integers(1, 2**32 - 1), st.integers(0, 65_535), st.integers(0, 2**32 - 1)),
     st.builds(Refresh, channels.filter(bool)),
     st.builds(Refreshed, channels),
     st.builds(Refused, ids, st.sampled_from(RefusedReason)),
@@ -57,7 +57,7 @@ def test_anything_else_is_refused_in_one_way(data: bytes) -> None:
     [
         (Bind(NO_COOKIE, NO_SIGNATURE, b"g"), "f4010000" + "00" * 80 + "67"),
         (Challenge(b"i" * 16, b"c" * 16), "f4020000" + "69" * 16 + "63" * 16),
-        (Bound(b"i" * 16, 0x01020304, 120), "f4030000" + "69" * 16 + "01020304" + "0078"),
+        (Bound(b"i" * 16, 0x01020304, 120, 5), "f4030000" + "69" * 16 + "01020304" + "0078" + "00000005"),
         (Refresh((1, 2)), "f40400000000000100000002"),
         (Refreshed(()), "f4050000"),
         (Refused(b"i" * 16, RefusedReason.FULL), "f4060000" + "69" * 16 + "02"),
@@ -74,6 +74,12 @@ def test_a_reason_of_a_later_version_reads_as_the_grants_fault() -> None:
 def test_what_a_later_version_appends_is_ignored() -> None:
     for message in (Challenge(b"i" * 16, b"c" * 16), Bound(b"i" * 16, 7, 120), Refused(bytes(16), RefusedReason.FULL)):
         assert decode_relay_message(encode_relay_message(message) + b"more") == message
+
+
+@pytest.mark.parametrize("rest", ["", "00", "000005"])
+def test_an_earlier_version_does_not_say_how_often_a_channel_moved(rest: str) -> None:
+    written = "f4030000" + "69" * 16 + "01020304" + "0078" + rest
+    assert decode_relay_message(bytes.fromhex(written)) == Bound(b"i" * 16, 0x01020304, 120, 0)
 
 
 @pytest.mark.parametrize(
