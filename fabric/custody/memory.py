@@ -1,24 +1,35 @@
-"""The custodian that lives in the daemon's own process and keeps the keys in its memory."""
+"""The custodian that lives in the process of whoever asks, and keeps the keys in its memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable
 
 from fabric.crypto.signature import Ed25519Signer
 from fabric.custody.at_rest import PASSPHRASE_COST, Cost, decrypt_key, encrypt_key
-from fabric.identity.bundle import BundleSecrets, make_bundle
+from fabric.custody.next_key import NextKey, make_next_key, require_next
+from fabric.identity.bundle import BundleSecrets
+from fabric.identity.bundle_keys import BundleKeys
 from fabric.identity.request import make_request
 
 
 class MemoryCustodian:
-    """A `Custodian` made from the identity key's 32-byte seed and what there is of bundle secrets."""
+    """A `Custodian` made from the identity key's 32-byte seed and what there is of bundle secrets.
 
-    __slots__ = ("_secrets", "_seed", "_signer")
+    `draw` returns as many random bytes as it is asked for.
+    """
 
-    def __init__(self, seed: bytes, secrets: Iterable[BundleSecrets] = ()) -> None:
+    __slots__ = ("_bundle", "_draw", "_keys", "_next", "_seed", "_signer")
+
+    def __init__(
+        self, seed: bytes, secrets: Iterable[BundleSecrets] = (), draw: Callable[[int], bytes] = os.urandom
+    ) -> None:
         self._seed = seed
         self._signer = Ed25519Signer(seed)
-        self._secrets = tuple(sorted(secrets, key=lambda held: held.serial, reverse=True))
+        self._draw = draw
+        self._next: NextKey | None = None
+        self._keys = BundleKeys(secrets, draw)
+        self._bundle: bytes | None = None
 
     @classmethod
     def unlock(cls, locked: bytes, passphrase: bytes, secrets: Iterable[BundleSecrets] = ()) -> MemoryCustodian:
@@ -38,33 +49,36 @@ class MemoryCustodian:
 
     @property
     def secrets(self) -> tuple[BundleSecrets, ...]:
-        return self._secrets
+        """Those that may still open something, the newest first."""
+        return self._keys.held
+
+    @property
+    def bundle(self) -> bytes | None:
+        return self._bundle
 
     def sign(self, label: bytes, *fields: bytes) -> bytes:
         return self._signer.sign(label, *fields)
 
-    def make_request(self, name: str) -> bytes:
-        return make_request(self._seed, name)
+    def open(self, sealed: bytes, info: bytes) -> bytes:
+        return self._keys.open(sealed, info)
 
-    def next_bundle(self, name: str, draw: Callable[[int], bytes], unix: float, above: int = 0) -> bytes:
-        previous = self._secrets[0] if self._secrets else None
-        bundle, secrets = make_bundle(self._signer, name, draw, unix, previous, above)
-        self._secrets = (secrets, *self._secrets)
-        return bundle
+    def make_request(self, name: str, nonce: bytes = b"", *, by_next: bool = False) -> bytes:
+        return make_request(require_next(self._next).seed if by_next else self._seed, name, nonce)
 
-    def forget_secrets(self, draw: Callable[[int], bytes], unix: float) -> bool:
-        kept = tuple(self._kept(draw, unix))
-        is_changed = kept != self._secrets
-        self._secrets = kept
-        return is_changed
+    def rotate(self, name: str, unix: float) -> bytes:
+        if self._next is None:
+            self._next = make_next_key(self._signer, name, self._draw, unix)
+        return self._next.statement
 
-    def _kept(self, draw: Callable[[int], bytes], unix: float) -> Iterator[BundleSecrets]:
-        newer: BundleSecrets | None = None
-        for held in self._secrets:
-            # the newest always stays: the next serial follows from it
-            is_mail_needed = newer is None or (held.mail.public != newer.mail.public and unix < held.mail_deletion)
-            if unix < held.offer_deletion:
-                yield held
-            elif is_mail_needed:
-                yield held if held.has_no_offer else held.without_offer(draw)
-            newer = held
+    def take_over(self, public_key: bytes) -> str:
+        if public_key != self.public_key:
+            self._seed = require_next(self._next, public_key).seed
+            self._signer, self._next, self._bundle = Ed25519Signer(self._seed), None, None
+        return ""
+
+    def next_bundle(self, name: str, unix: float, above: int = 0) -> bytes:
+        self._bundle = self._keys.next_bundle(self._signer, name, unix, above)
+        return self._bundle
+
+    def forget_secrets(self, unix: float) -> bool:
+        return self._keys.forget(unix)

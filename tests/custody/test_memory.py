@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 
 import pytest
@@ -80,7 +79,7 @@ def test_the_custodian_signs_and_requests_with_one_key() -> None:
 
 def test_the_custodian_comes_back_from_the_disk() -> None:
     custodian = MemoryCustodian(SEED)
-    custodian.next_bundle("web-1.home", os.urandom, NOW)
+    custodian.next_bundle("web-1.home", NOW)
     stored = [held.encode() for held in custodian.secrets]
     locked = custodian.lock(b"pass", SALT, NONCE, GENERATED_COST)
     back = MemoryCustodian.unlock(locked, b"pass", map(BundleSecrets.decode, stored))
@@ -92,8 +91,8 @@ def test_the_custodian_comes_back_from_the_disk() -> None:
 
 def test_serials_of_bundles_go_up_and_old_offers_still_open() -> None:
     custodian = MemoryCustodian(SEED)
-    first = open_bundle(custodian.next_bundle("web-1.home", os.urandom, NOW), custodian.public_key)
-    second = open_bundle(custodian.next_bundle("web-1.home", os.urandom, NOW + 6 * DAY_S), custodian.public_key)
+    first = open_bundle(custodian.next_bundle("web-1.home", NOW), custodian.public_key)
+    second = open_bundle(custodian.next_bundle("web-1.home", NOW + 6 * DAY_S), custodian.public_key)
     assert (first.serial, second.serial) == (1, 2)
     newest, oldest = custodian.secrets
     assert (newest.serial, oldest.serial) == (2, 1)
@@ -102,31 +101,31 @@ def test_serials_of_bundles_go_up_and_old_offers_still_open() -> None:
 
 def test_offer_keys_are_deleted_a_week_after_their_end() -> None:
     custodian = MemoryCustodian(SEED)
-    custodian.next_bundle("web-1.home", os.urandom, NOW)
-    custodian.next_bundle("web-1.home", os.urandom, NOW + 6 * DAY_S)
-    assert not custodian.forget_secrets(os.urandom, NOW + 14 * DAY_S - 1)
-    assert custodian.forget_secrets(os.urandom, NOW + 14 * DAY_S)
+    custodian.next_bundle("web-1.home", NOW)
+    custodian.next_bundle("web-1.home", NOW + 6 * DAY_S)
+    assert not custodian.forget_secrets(NOW + 14 * DAY_S - 1)
+    assert custodian.forget_secrets(NOW + 14 * DAY_S)
     assert [held.serial for held in custodian.secrets] == [2]
 
 
 def test_a_host_that_was_off_for_long_keeps_its_mail_key_and_its_serial() -> None:
     custodian = MemoryCustodian(SEED)
-    first = open_bundle(custodian.next_bundle("web-1.home", os.urandom, NOW), custodian.public_key)
+    first = open_bundle(custodian.next_bundle("web-1.home", NOW), custodian.public_key)
     (before,) = custodian.secrets
-    assert custodian.forget_secrets(os.urandom, NOW + 100 * DAY_S)
-    assert not custodian.forget_secrets(os.urandom, NOW + 101 * DAY_S)
+    assert custodian.forget_secrets(NOW + 100 * DAY_S)
+    assert not custodian.forget_secrets(NOW + 101 * DAY_S)
     (left,) = custodian.secrets
     assert before.offer.secret_bytes not in left.encode()
     assert left.mail.open(seal_to(first.mail_key, b"", b"text"), b"") == b"text"
-    later = open_bundle(custodian.next_bundle("web-1.home", os.urandom, NOW + 102 * DAY_S), custodian.public_key)
+    later = open_bundle(custodian.next_bundle("web-1.home", NOW + 102 * DAY_S), custodian.public_key)
     assert later.serial == 2
 
 
 def test_a_replaced_mail_key_serves_the_longest_life_of_an_envelope_and_then_goes() -> None:
     custodian = MemoryCustodian(SEED)
-    custodian.next_bundle("web-1.home", os.urandom, NOW)
-    custodian.next_bundle("web-1.home", os.urandom, NOW + 250 * DAY_S)
-    custodian.forget_secrets(os.urandom, NOW + 700 * DAY_S)
+    custodian.next_bundle("web-1.home", NOW)
+    custodian.next_bundle("web-1.home", NOW + 250 * DAY_S)
+    custodian.forget_secrets(NOW + 700 * DAY_S)
     assert [held.serial for held in custodian.secrets] == [2, 1]
-    custodian.forget_secrets(os.urandom, NOW + (400 + 366) * DAY_S)
+    custodian.forget_secrets(NOW + (400 + 366) * DAY_S)
     assert [held.serial for held in custodian.secrets] == [2]
