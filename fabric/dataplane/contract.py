@@ -45,6 +45,7 @@ class Drop(enum.Enum):
     REASSEMBLY = "reassembly"
     HELD = "held"
     QUEUE = "queue"
+    UNREAD = "unread"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
@@ -91,7 +91,8 @@ class _Member:
     guard: SourceGuard
     drops: Counter[Drop] = field(default_factory=Counter)
     limit: int = 0
-    has_path: bool = False
+    to: Target | None = None
+    copy_to: Target | None = None
     sealing: int | None = None
 
 
@@ -210,7 +211,8 @@ class NativeLane:
             return
         target = target_of(to) if to is not None else None
         copy_target = target_of(copy_to) if copy_to is not None else None
-        member.limit, member.has_path = payload_limit, to is not None
+        copied = copy_target if target is not None and copy_target != target else None
+        member.limit, member.to, member.copy_to = payload_limit, target, copied
         self.lane.steer(member.number, target, payload_limit, copy_target, self._now)
 
     def send_control(self, local_index: int, payload: bytes, to: Address, *, whole: bool = False) -> None:
@@ -289,6 +291,18 @@ class NativeLane:
     @property
     def is_urgent(self) -> bool:
         return self.lane.is_urgent()
+
+    @property
+    def unopened(self) -> int:
+        return self.lane.unopened()
+
+    @property
+    def indices(self) -> Collection[int]:
+        return self._sessions.keys()
+
+    def destinations(self) -> list[Target]:
+        ways = ((member.to, member.copy_to) for member in self._by_number.values())
+        return [to for pair in ways for to in pair if to is not None]
 
     def take_traffic(self) -> list[Traffic]:
         reports = self.lane.take_traffic()
@@ -467,7 +481,7 @@ def _unable(member: _Member) -> Drop | None:
     """Why nothing can be sent to it, or None."""
     if member.sealing is None:
         return Drop.NO_SESSION
-    return None if member.has_path else Drop.NO_PATH
+    return None if member.to is not None else Drop.NO_PATH
 
 
 def _finished(item: bytes) -> bytes:

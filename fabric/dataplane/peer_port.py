@@ -128,11 +128,12 @@ class PeerPort:
     def count_drop(self, reason: Drop, count: int = 1) -> None:
         self._drops[reason] += count
 
-    def count_unopened(self, reason: Drop, source: Target, now: Instant) -> None:
-        """A record that came twice is what copies are for, and relays; anywhere else it is odd."""
+    def count_unopened(self, reason: Drop, source: Target, now: Instant) -> bool:
+        """Returns whether it is odd. A record that came twice is what copies are for, and relays."""
         if reason is Drop.REPLAY and (self.copy_target is not None or now < self._copied_until or _is_relay(source)):
             reason = Drop.COPY
         self._drops[reason] += 1
+        return reason is not Drop.COPY
 
     def count_received(self, frame_bytes: int) -> None:
         self._rx_bytes += frame_bytes

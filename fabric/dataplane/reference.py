@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from fabric.core.machine import Instant
@@ -24,7 +24,7 @@ from fabric.dataplane.peer_port import Outlet, PeerPort
 from fabric.dataplane.session import Session, data_prefix
 from fabric.dataplane.superframe import complete_checksum, shape_of
 from fabric.errors import DecodeError
-from fabric.wire.address import Address, Target, address_of, target_of
+from fabric.wire.address import Address, Target, Transport, address_of, target_of
 from fabric.wire.datagram import DATA_TYPE
 from fabric.wire.ethernet import link_local_ip
 from fabric.wire.record import (
@@ -42,9 +42,11 @@ from fabric.wire.record import (
     decode_record,
     is_control,
 )
+from fabric.wire.relay import RELAYED_TYPE
 from fabric.wire.vnet import GSO_NONE, NEEDS_CSUM, NO_VNET, VNET_BYTES, decode_vnet
 
 _DATA = bytes((DATA_TYPE,))
+_RELAYED = bytes((RELAYED_TYPE,))
 _HEAD_BYTES = FRAMES_HEAD.size
 _SLICE = int(RecordKind.SLICE)
 _FRAMES = int(RecordKind.FRAMES)
@@ -77,6 +79,7 @@ class ReferenceLane:
         self._frames: list[bytes] = []
         self._controls: list[Control] = []
         self._drops: Counter[Drop] = Counter()
+        self._unopened = 0
         self._now: Instant = 0.0
         self._due = _NEVER
         self._is_urgent = False
@@ -191,7 +194,7 @@ class ReferenceLane:
             session, port = inlet
             plain = session.open(datagram)
             if not isinstance(plain, bytes):
-                port.count_unopened(plain, source, now)
+                self._unopened += port.count_unopened(plain, source, now) and _is_by_main(source)
                 continue
             session.opened += 1
             session.last_opened = now
@@ -243,6 +246,22 @@ class ReferenceLane:
         """Whether core should take the traffic now, not some time: a session waits to be promoted."""
         return self._is_urgent
 
+    @property
+    def unopened(self) -> int:
+        """How many datagrams have come so far by main sockets that opened under no session, copies apart: strangers'
+        work, or a handshake."""
+        return self._unopened
+
+    @property
+    def indices(self) -> Collection[int]:
+        """Of all sessions that are installed."""
+        return self._sessions.keys()
+
+    def destinations(self) -> list[Target]:
+        """Where records go to at present."""
+        ways = ((port.target, port.copy_target) for port in self._ports.values())
+        return [to for pair in ways for to in pair if to is not None]
+
     def take_traffic(self) -> list[Traffic]:
         """Returns one report for each session on which records of frames were sealed, or any opened."""
         self._is_urgent = False
@@ -278,7 +297,8 @@ class ReferenceLane:
 
     def _handle_unknown(self, item: tuple[bytes, Target]) -> Sequence[tuple[bytes, Target]]:
         """Returns what is not DATA."""
-        datagram, _ = item
+        datagram, source = item
+        self._unopened += _is_by_main(source) and not datagram.startswith(_RELAYED)  # what is in it is still to come
         if datagram[:1] != _DATA:
             return (item,)
         self._drops[Drop.UNKNOWN_INDEX if len(datagram) >= 8 else Drop.MALFORMED] += 1
@@ -422,3 +442,8 @@ class ReferenceLane:
         if verdict is not None:
             port.count_drop(verdict)
         return verdict is None
+
+
+def _is_by_main(source: Target) -> bool:
+    """A filter can be given to the main sockets alone, and relays over UDP come in by these."""
+    return len(source) == 2 or source[2] is Transport.RELAY_UDP

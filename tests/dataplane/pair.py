@@ -7,21 +7,21 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import ClassVar
+from typing import ClassVar, Protocol, TypedDict, Unpack
 
 from fabric.crypto.aead import Suite, cipher
-from fabric.dataplane.contract import Port, SessionKeys
+from fabric.dataplane.contract import Lane, Port, SessionKeys
 from fabric.dataplane.native import NativeLane
 from fabric.dataplane.reference import ReferenceLane
 from fabric.dataplane.session import data_prefix
+from fabric.shell.flood_guard import WatchedLane
 from fabric.shell.lanes import choose_lane
+from fabric.shell.pump import HotLane
 from fabric.wire.address import Address
 from fabric.wire.vnet import NO_VNET, VNET_BYTES
 
 Datagram = tuple[bytes, tuple[str, int]]
 Ip = IPv4Address | IPv6Address
-AnyLane = ReferenceLane | NativeLane
-LaneMaker = Callable[[bytes, Sequence[Ip]], AnyLane]
 PAYLOAD_LIMIT = 1472
 NETWORK = IPv4Address("100.64.0.0")
 FORGED_FROM = 4096
@@ -30,9 +30,18 @@ FORGED_FROM = 4096
 _indices = itertools.count(1000)
 
 
-def native_lane(mac: bytes, addresses: Sequence[Ip]) -> AnyLane:
+class WholeLane(Lane, HotLane, WatchedLane, Protocol):
+    """What core, the pump and the guard against floods may ask of a lane: an `End` takes each."""
+
+
+LaneMaker = Callable[[bytes, Sequence[Ip]], WholeLane]
+
+
+def native_lane(mac: bytes, addresses: Sequence[Ip]) -> NativeLane:
     """Raises `ConfigurationError` where it was not built."""
-    return choose_lane("native", mac, addresses).lane
+    lane = choose_lane("native", mac, addresses).lane
+    assert isinstance(lane, NativeLane)
+    return lane
 
 
 class End:
@@ -106,6 +115,15 @@ def sealed(keys: SessionKeys, counter: int, plain: bytes) -> bytes:
     return head + _sealer(keys.suite, keys.seal_key)(bytes(4) + counter.to_bytes(8), plain, head)
 
 
+class Terms(TypedDict, total=False):
+    """On which two ends of a `pair` meet: the keywords of `meet`."""
+
+    limit: int
+    suite: Suite
+    bridge: bool
+    awaiting: bool
+
+
 def meet(
     one: End,
     other: End,
@@ -130,9 +148,9 @@ def meet(
     return keys[0].local_index, keys[1].local_index
 
 
-def pair(network: IPv4Address = NETWORK, make_lane: LaneMaker | None = None, **options: object) -> tuple[End, End]:
+def pair(network: IPv4Address = NETWORK, make_lane: LaneMaker | None = None, **terms: Unpack[Terms]) -> tuple[End, End]:
     one, other = End(1, network, make_lane), End(2, network, make_lane)
-    meet(one, other, **options)  # type: ignore[arg-type]
+    meet(one, other, **terms)
     return one, other
 
 

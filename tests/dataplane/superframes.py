@@ -64,7 +64,7 @@ class Stream:
 
     @cached_property
     def transport_at(self) -> int:
-        return self.headers - len(bytes(self._layers(0, 0).getlayer(UDP if self.is_udp else TCP)))
+        return self.headers - len(bytes(self._layers(0, 0)[UDP if self.is_udp else TCP]))
 
     @property
     def gso_type(self) -> int:
@@ -116,17 +116,18 @@ class Stream:
         layers = Ether(src=self.source_mac, dst=self.destination_mac)
         for index in range(self.tags):
             layers /= Dot1AD(vlan=7) if index < self.tags - 1 else Dot1Q(vlan=42)
-        layers /= self._ip(segments_before)
+        layers /= self._ipv6() if self.is_ipv6 else self._ipv4(segments_before)
         if self.is_udp:
             return layers / UDP(sport=4000, dport=5000)
         sequence = (self.sequence + start) % 2**32
         options = TIMESTAMP if self.has_options else []
         return layers / TCP(sport=4000, dport=5000, seq=sequence, ack=9, flags=flags, window=500, options=options)
 
-    def _ip(self, segments_before: int) -> Packet:
-        if self.is_ipv6:
-            source, destination = self.ipv6
-            return IPv6(src=source, dst=destination, hlim=63, fl=0x12345, tc=2)
+    def _ipv6(self) -> IPv6:
+        source, destination = self.ipv6
+        return IPv6(src=source, dst=destination, hlim=63, fl=0x12345, tc=2)
+
+    def _ipv4(self, segments_before: int) -> IP:
         options = [IPOption_Router_Alert()] if self.has_options else []
         number = (self.identification + segments_before) % 2**16
         source, destination = self.ipv4
@@ -135,5 +136,6 @@ class Stream:
     def _pseudo_sum(self, length: int) -> int:
         protocol = 17 if self.is_udp else 6
         if self.is_ipv6:
-            return checksum(bytes(in6_pseudoheader(protocol, self._ip(0), length))) ^ 0xFFFF
-        return checksum(in4_pseudoheader(protocol, self._ip(0), length)) ^ 0xFFFF
+            whole = in6_pseudoheader(protocol, self._ipv6(), length)  # type: ignore[arg-type]  # scapy says IP, takes IPv6
+            return checksum(bytes(whole)) ^ 0xFFFF
+        return checksum(in4_pseudoheader(protocol, self._ipv4(0), length)) ^ 0xFFFF

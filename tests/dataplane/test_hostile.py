@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from fabric.crypto.aead import Suite
 from fabric.dataplane.contract import Drop
-from fabric.dataplane.reference import ReferenceLane
-from tests.dataplane.pair import Datagram, End, frame, ipv4, meet, pair
+from tests.dataplane.pair import Datagram, End, WholeLane, frame, ipv4, meet, pair
 
 pytestmark = pytest.mark.usefixtures("each_lane")
 
@@ -20,7 +19,7 @@ def counted(end: End, peer: End) -> int:
     return sum(end.lane.counters(peer.name).drops.values()) + sum(end.lane.drops().values())
 
 
-def assert_nothing_came(lane: ReferenceLane) -> None:
+def assert_nothing_came(lane: WholeLane) -> None:
     assert lane.take_frames() == []
     assert lane.take_controls() == []
     assert lane.take_traffic() == []

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from fabric.dataplane.reference import ReferenceLane
 from fabric.errors import ConfigurationError
 from fabric.wire.vnet import NO_VNET
 from tests.dataplane.babble import any_frame
-from tests.dataplane.pair import End, LaneMaker, meet, native_lane
+from tests.dataplane.pair import End, Ip, LaneMaker, WholeLane, meet, native_lane
 from tests.dataplane.trace import Trace
 from tests.dataplane.twin import TwinLane
 
@@ -39,6 +40,16 @@ def walk(trace: Trace, steps: int) -> Trace:
         trace.step()
     trace.settle()
     return trace
+
+
+def in_turn(kinds: Sequence[str]) -> LaneMaker:
+    """Makes a lane of the first kind, then one of the next, round and round."""
+    makers = itertools.cycle(LANES[kind] for kind in kinds)
+
+    def make(mac: bytes, addresses: Sequence[Ip]) -> WholeLane:
+        return next(makers)(mac, addresses)
+
+    return make
 
 
 def held(trace: Trace) -> list[object]:
@@ -71,9 +82,7 @@ def test_it_makes_no_difference_which_lane_is_at_which_end(seed: int) -> None:
     """Each end has another lane than the one before it, in all ways there are."""
     held_by = []
     for kinds in PAIRINGS:
-        makers = itertools.cycle(LANES[kind] for kind in kinds)
-        trace = Trace(random.Random(seed), lambda mac, addresses, makers=makers: next(makers)(mac, addresses))
-        held_by.append(held(walk(trace, 600)))
+        held_by.append(held(walk(Trace(random.Random(seed), in_turn(kinds)), 600)))
     assert all(each == held_by[0] for each in held_by)
 
 

@@ -16,7 +16,7 @@ from fabric.dataplane.slices import EXPIRY_S, HURRY_S, LATER_INDEX, MAX_PARTIAL,
 from fabric.dataplane.superframe import slice_super_frame
 from fabric.wire.record import MAX_FRAME_BYTES, SLICE_HEAD, VNET_FLAG, RecordKind
 from fabric.wire.vnet import GSO_NONE, GSO_TCPV4, NEEDS_CSUM, NO_VNET, VNET_BYTES, VnetHeader, decode_vnet, encode_vnet
-from tests.dataplane.pair import Datagram, End, frame, meet, pair
+from tests.dataplane.pair import Datagram, End, LaneMaker, frame, meet, pair
 from tests.dataplane.superframes import NETWORK, Stream
 
 pytestmark = pytest.mark.usefixtures("each_lane")
@@ -34,8 +34,10 @@ NAMES = ["TCP over IPv4", "TCP over IPv6", "UDP over IPv4", "UDP over IPv6", "lo
 each_kind = pytest.mark.parametrize("stream", KINDS, ids=NAMES)
 
 
-def ends(limit: int = LIMIT, **options: object) -> tuple[End, End]:
-    return pair(NETWORK, limit=limit, **options)
+def ends(
+    limit: int = LIMIT, suite: Suite = Suite.CHACHA20_POLY1305, make_lane: LaneMaker | None = None
+) -> tuple[End, End]:
+    return pair(NETWORK, make_lane, limit=limit, suite=suite)
 
 
 def sent(ann: End, *streams: Stream) -> list[list[Datagram]]:
@@ -75,7 +77,7 @@ def covered(stream: Stream, items: list[bytes]) -> list[tuple[int, int]]:
 def _find(stream: Stream, made: bytes) -> int:
     if stream.is_udp:
         return stream.payload.index(made[stream.headers :])
-    return (Ether(made)[TCP].seq - stream.sequence) % 2**32
+    return (int(Ether(made)[TCP].seq) - stream.sequence) % 2**32
 
 
 def total(reached: list[tuple[int, int]]) -> set[int]:
@@ -188,6 +190,7 @@ def test_copies_of_slices_bring_a_super_frame_once() -> None:
 # with holes
 
 
+@pytest.mark.slow  # every slice of every kind; the test behind it draws some of them
 @each_kind
 def test_whichever_slice_is_lost_all_the_others_are_delivered(stream: Stream) -> None:
     count = len(slice_super_frame(stream.vnet(), stream.whole(), LIMIT - 32, 1))

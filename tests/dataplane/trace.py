@@ -133,7 +133,7 @@ class Trace:
         )
 
     def _babble(self, _: End, end: End) -> None:
-        heads = (b"", b"\xf1", b"\xf1\0\0\0", b"\xf1\0\0\1", b"\x01", b"\0")
+        heads = (b"", b"\xf1", b"\xf1\0\0\0", b"\xf1\0\0\1", b"\x01", b"\0", b"\xf2", b"\xf3")
         noise = [self.chance.choice(heads) + payload(self.chance, self.chance.choice((0, 3, 12, 60))) for _ in range(5)]
         end.lane.handle_datagrams([(each, self._source(end)) for each in noise], self.now)
 
@@ -247,6 +247,8 @@ class Trace:
 
     def _report(self, one: End, _: End) -> None:
         assert one.lane.is_urgent in (True, False)
+        assert set(self._indices[one]) & set(one.lane.indices)
+        one.lane.destinations()
         one.lane.take_traffic()
 
     # what comes of it
@@ -260,6 +262,7 @@ class Trace:
             self.delivered[one] += one.lane.take_frames()
             one.lane.take_controls()
             one.lane.drops()
+            assert one.lane.unopened >= 0
             one.lane.next_timeout()
             for other in self.ends:
                 one.lane.counters(other.name)

@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from fabric.dataplane.contract import Control, Drop, PeerCounters, Port, SessionKeys, Traffic
-from fabric.dataplane.native import NativeLane
 from fabric.dataplane.reference import ReferenceLane
 from fabric.wire.address import Address, Target
 from tests.dataplane.pair import Ip, native_lane
@@ -37,9 +36,7 @@ class TwinLane:
 
     def __init__(self, mac: bytes, addresses: Sequence[Ip] = ()) -> None:
         self.reference = ReferenceLane(mac, addresses)
-        native = native_lane(mac, addresses)
-        assert isinstance(native, NativeLane)
-        self.native = native
+        self.native = native_lane(mac, addresses)
         self._both = (self.reference, self.native)
         self._has_order = True
 
@@ -71,6 +68,10 @@ class TwinLane:
         for lane in self._both:
             lane.send_control(local_index, payload, to, whole=whole)
 
+    def count_drop(self, reason: Drop, count: int) -> None:
+        for lane in self._both:
+            lane.count_drop(reason, count)
+
     def counters(self, peer: str) -> PeerCounters:
         one, other = (lane.counters(peer) for lane in self._both)
         assert one == other, (one, other)
@@ -85,7 +86,7 @@ class TwinLane:
         for lane in self._both:
             lane.handle_frames(frames, now)
 
-    def handle_datagrams(self, batch: Sent, now: float) -> Sent:
+    def handle_datagrams(self, batch: Sequence[tuple[bytes, Target]], now: float) -> Sent:
         due = self.next_timeout()
         self._has_order &= due is None or due > now
         one, other = (lane.handle_datagrams(batch, now) for lane in self._both)
@@ -117,6 +118,11 @@ class TwinLane:
             )
         return one
 
+    def take_too_long(self) -> list[tuple[Target, int]]:
+        one, other = (lane.take_too_long() for lane in self._both)
+        assert one == other, (one, other)
+        return one
+
     def take_frames(self) -> list[bytes]:
         one = self.reference.take_frames()
         at_a_glance = self.native.lane.take_frames()
@@ -131,6 +137,23 @@ class TwinLane:
     def take_controls(self) -> list[Control]:
         one, other = (lane.take_controls() for lane in self._both)
         assert one == other
+        return one
+
+    @property
+    def unopened(self) -> int:
+        one, other = (lane.unopened for lane in self._both)
+        assert one == other, (one, other)
+        return one
+
+    @property
+    def indices(self) -> set[int]:
+        one, other = (set(lane.indices) for lane in self._both)
+        assert one == other, (one, other)
+        return one
+
+    def destinations(self) -> list[Target]:
+        one, other = (lane.destinations() for lane in self._both)
+        assert Counter(one) == Counter(other), (one, other)
         return one
 
     @property

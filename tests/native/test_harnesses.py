@@ -9,6 +9,8 @@ import pytest
 
 from tests.native.harness import HARNESSES, HERE, MEMORY, RACES, build, has_sanitizers, libraries, replayer, run
 
+pytestmark = pytest.mark.slow
+
 
 @functools.cache
 def _can(flags: tuple[str, ...]) -> bool:

@@ -1,7 +1,7 @@
 /* The way in: datagrams become records, records frames, and the source guard has its say about each. */
 #include "lane.h"
 
-enum { KIND_FRAMES = 1, KIND_SLICE = 2, KIND_CONTROL = 3 };
+enum { KIND_FRAMES = 1, KIND_SLICE = 2, KIND_CONTROL = 3, RELAYED_TYPE = 0xf3 };
 
 /* One datagram on its way in. */
 struct arrival {
@@ -12,11 +12,13 @@ struct arrival {
     double now;
 };
 
-static void count_replay(struct port *port, const struct way *source, double now)
+/* Returns whether a copy is what one was to expect. */
+static bool count_replay(struct port *port, const struct way *source, double now)
 {
     bool is_relayed = source->transport == TRANSPORT_RELAY_UDP || source->transport == TRANSPORT_RELAY_TLS;
     bool is_copy = port->copy_to.family != 0 || now < port->copied_until || is_relayed;
     port->rx_drops[is_copy ? DROP_COPY : DROP_REPLAY]++;
+    return is_copy;
 }
 
 /* Whether a frame from behind a bridge comes from where its MAC is known to be. */
@@ -190,46 +192,61 @@ static void note_opened(struct lane *lane, struct session *session, const struct
         session->in_touched = true;
         session->next_in = lane->touched_in;
         lane->touched_in = session;
-        lane->is_urgent |= session->awaiting;
+        if (session->awaiting)
+            atomic_store(&lane->is_urgent, true);
     }
 }
 
-void lane_take_datagram(struct lane *lane, uint8_t *datagram, size_t length, const struct way *source, double now,
-                        const struct sink *sink)
+/* False for what nobody who belongs here would send, but to begin with: a handshake is such, too. */
+static bool take_datagram(struct lane *lane, uint8_t *datagram, size_t length, const struct way *source, double now,
+                          const struct sink *sink)
 {
-    lane->now = now;
     if (length == 0 || datagram[0] != DATA_TYPE) {
         struct iovec part = {datagram, length};
         lane_ask(lane, ASK_LEFTOVER, 0, source, &part, 1);
-        return;
+        return length > 0 && datagram[0] == RELAYED_TYPE; /* what is in it is still to come */
     }
     if (length < 8) {
         lane->in_drops[DROP_MALFORMED]++;
-        return;
+        return false;
     }
     bool is_clear = (datagram[1] | datagram[2] | datagram[3]) == 0;
     struct session *session = is_clear ? table_find(&lane->sessions, get_u32(datagram + 4)) : NULL;
     if (session == NULL) {
         lane->in_drops[DROP_UNKNOWN_INDEX]++;
-        return;
+        return false;
     }
     size_t opened;
     switch (opener_open(&session->opener, datagram, length, &opened)) {
     case OPENED_MALFORMED:
         session->port->rx_drops[DROP_MALFORMED]++;
-        return;
+        return false;
     case OPENED_REPLAY:
-        count_replay(session->port, source, now);
-        return;
+        return count_replay(session->port, source, now);
     case OPENED_FORGED:
         session->port->rx_drops[DROP_AUTHENTICATION]++;
-        return;
+        return false;
     case OPENED:
         break;
     }
     note_opened(lane, session, source, now);
     struct arrival arrival = {lane, session, source, sink, now};
     take_record(&arrival, datagram + HEADER_BYTES, opened);
+    return true;
+}
+
+/* A filter can be given to the main sockets alone, and relays over UDP come in by these. */
+static bool is_by_main(const struct way *source)
+{
+    return way_is_main(source) || source->transport == TRANSPORT_RELAY_UDP;
+}
+
+void lane_take_datagram(struct lane *lane, uint8_t *datagram, size_t length, const struct way *source, double now,
+                        const struct sink *sink)
+{
+    lane->now = now;
+    if (!take_datagram(lane, datagram, length, source, now, sink) && is_by_main(source))
+        lane->unopened++;
 }
 
 void lane_take_record(struct lane *lane, struct session *session, uint8_t *record, size_t length, double now,

@@ -7,20 +7,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "meter.h"
 #include "threads.h"
 
 enum {
     UDP_OPTIONS = 17, /* SOL_UDP */
     UDP_GRO = 104,    /* linux/udp.h */
     READ_BYTES = 65536 + 64, /* what coalesced datagrams come to */
+    FLOOD_NEWS = 64,         /* datagrams that opened under no session: as many are told of */
 };
 
-/* What one read brings: datagrams of `each` bytes, from one source. `waited` is how long they were in the socket. */
+/* What one read brings: datagrams of `each` bytes, from one source. `waited` is how long they were in the socket. An
+ * error brings none; one that is void is empty, or longer than any of ours. */
 struct letter {
     size_t length, each;
     double waited;
     struct way source;
-    bool is_cut;
+    bool is_void;
 };
 
 static double waited_since(const struct timespec *came)
@@ -75,6 +78,7 @@ static bool receive(struct threads *threads, int udp, uint8_t *buffer, struct le
                              .msg_control = &control, .msg_controllen = sizeof control};
     letter->length = letter->each = 0;
     letter->waited = 0;
+    letter->is_void = false;
     ssize_t length = recvmsg(udp, &message, MSG_DONTWAIT);
     if (length < 0) {
         if (errno == EBADF || errno == ENOTSOCK)
@@ -82,7 +86,7 @@ static bool receive(struct threads *threads, int udp, uint8_t *buffer, struct le
         return errno != EAGAIN && errno != EBADF && errno != ENOTSOCK;
     }
     letter->length = letter->each = (size_t)length;
-    letter->is_cut = (message.msg_flags & MSG_TRUNC) != 0;
+    letter->is_void = length == 0 || (message.msg_flags & MSG_TRUNC) != 0;
     way_from(&address, &letter->source);
     read_control(&message, letter);
     return true;
@@ -115,8 +119,33 @@ static size_t unwanted_in(const struct letter *letter, struct codel *codel, doub
     return drops ? (count - 2) * letter->each : SIZE_MAX;
 }
 
-static void take_letter(struct threads *threads, uint8_t *buffer, const struct letter *letter, struct codel *codel)
+/* What the two main sockets have in common. */
+struct inward {
+    struct codel codels[2];
+    struct meters meters;
+    uint8_t *buffer;
+};
+
+/* `in` held. */
+static bool has_news(const struct lane *lane)
 {
+    return lane->touched_in != NULL || lane->unopened - lane->unopened_told >= FLOOD_NEWS;
+}
+
+static void count_void(struct lane *lane)
+{
+    pthread_mutex_lock(&lane->in);
+    lane->in_drops[DROP_MALFORMED]++;
+    lane->unopened++;
+    bool is_news = has_news(lane);
+    pthread_mutex_unlock(&lane->in);
+    if (is_news)
+        lane_tell_news(lane);
+}
+
+static void take_letter(struct threads *threads, struct inward *inward, const struct letter *letter, struct codel *codel)
+{
+    uint8_t *buffer = inward->buffer;
     struct lane *lane = threads->lane;
     struct sink sink = {threads, deliver};
     double instant = boot_time();
@@ -127,11 +156,16 @@ static void take_letter(struct threads *threads, uint8_t *buffer, const struct l
         if (at == unwanted)
             continue;
         size_t length = letter->length - at < letter->each ? letter->length - at : letter->each;
+        if (!meters_pass(&inward->meters, buffer + at, length, instant)) {
+            lane->in_drops[DROP_BACKPRESSURE]++;
+            lane->unopened++;
+            continue;
+        }
         lane_take_datagram(lane, buffer + at, length, &letter->source, instant, &sink);
     }
-    bool has_news = lane->touched_in != NULL, is_urgent = lane->is_urgent;
+    bool is_news = has_news(lane), is_urgent = atomic_load(&lane->is_urgent);
     pthread_mutex_unlock(&lane->in);
-    if (has_news)
+    if (is_news)
         lane_tell_news(lane);
     if (is_urgent)
         lane_press(lane);
@@ -152,24 +186,25 @@ static int settle(struct threads *threads)
     return due == 0 ? -1 : due <= instant ? 1 : (int)((due - instant) * 1000) + 1;
 }
 
-static void drain(struct threads *threads, int udp, uint8_t *buffer, struct codel *codel)
+static void drain(struct threads *threads, int udp, struct inward *inward, struct codel *codel)
 {
     struct letter letter;
-    for (int at = 0; at < BATCH && receive(threads, udp, buffer, &letter); at++)
-        if (letter.length > 0 && !letter.is_cut)
-            take_letter(threads, buffer, &letter, codel);
+    for (int at = 0; at < BATCH && receive(threads, udp, inward->buffer, &letter); at++)
+        if (letter.is_void)
+            count_void(threads->lane);
+        else if (letter.length > 0)
+            take_letter(threads, inward, &letter, codel);
     send_answers(threads);
 }
 
 void *run_in(void *context)
 {
     struct threads *threads = context;
-    uint8_t *buffer = malloc(READ_BYTES);
-    struct codel codels[2] = {0};
+    struct inward inward = {.buffer = malloc(READ_BYTES)};
     struct pollfd waits[] = {{.fd = threads->stop_event, .events = POLLIN},
                              {.fd = threads->udp4, .events = POLLIN},
                              {.fd = threads->udp6, .events = POLLIN}};
-    if (buffer == NULL)
+    if (inward.buffer == NULL)
         threads_fail(threads, ENOMEM);
     while (threads->failure == 0) {
         if (poll(waits, 3, settle(threads)) < 0) {
@@ -181,9 +216,9 @@ void *run_in(void *context)
             break;
         for (int at = 1; at < 3; at++)
             if (waits[at].revents != 0)
-                drain(threads, waits[at].fd, buffer, &codels[at - 1]);
+                drain(threads, waits[at].fd, &inward, &inward.codels[at - 1]);
     }
-    free(buffer);
+    free(inward.buffer);
     return NULL;
 }
 

@@ -176,11 +176,13 @@ struct lane {
     struct session *touched_out, *touched_in, *reassembling;
     uint64_t out_drops[DROPS], in_drops[DROPS]; /* of no known peer */
     double now;                                 /* when the last datagram came */
-    bool is_urgent;                             /* a session that awaits its promotion has opened something */
+    atomic_uint_fast64_t unopened;              /* came so far by main sockets, and opened under no session */
+    atomic_bool is_urgent;                      /* a session that awaits its promotion has opened something */
 
     struct ask *first_ask, *last_ask;
     struct share asked, asked_by[ASKERS]; /* all together; by kind, or by the number of who it comes from */
     uint64_t unasked;
+    uint64_t unopened_told;    /* of `unopened`, when somebody last asked what is new; under `in` */
     int ask_event, news_event; /* written to when there is something; -1 for none */
     atomic_bool has_told_news;
 };

@@ -28,8 +28,8 @@ struct shelf {
 typedef struct {
     PyObject_HEAD
     struct lane lane;
-    struct outbox outbox;
-    struct shelf shelf;
+    struct outbox outbox; /* what calls have made, not the threads: no lock is needed for either, */
+    struct shelf shelf;   /* and none is waited for where there is nothing to take */
     struct threads threads;
     bool is_open, is_attached;
     const struct provider *aes, *chacha;
@@ -534,10 +534,8 @@ static bool append_run(PyObject *datagrams, const struct outbox *outbox, const s
 static PyObject *take_datagrams(PyObject *self, PyObject *Py_UNUSED(nothing))
 {
     LaneObject *object = lane_of(self);
-    take(&object->lane.out);
     struct outbox outbox = object->outbox;
     object->outbox = (struct outbox){.segments = outbox.segments};
-    give(&object->lane.out);
     PyObject *datagrams = PyList_New(0);
     for (size_t at = 0; datagrams != NULL && at < outbox.run_count; at++)
         if (!append_run(datagrams, &outbox, &outbox.runs[at]))
@@ -616,11 +614,13 @@ static PyObject *count_received(PyObject *self, PyObject *arguments)
 static PyObject *take_frames(PyObject *self, PyObject *Py_UNUSED(nothing))
 {
     LaneObject *object = lane_of(self);
-    take(&object->lane.in);
     struct shelf shelf = object->shelf;
     object->shelf = (struct shelf){0};
-    object->lane.in_drops[DROP_BACKPRESSURE] += shelf.lost;
-    give(&object->lane.in);
+    if (shelf.lost > 0) {
+        take(&object->lane.in);
+        object->lane.in_drops[DROP_BACKPRESSURE] += shelf.lost;
+        give(&object->lane.in);
+    }
     PyObject *frames = PyList_New(0);
     uint32_t length;
     for (size_t at = 0; frames != NULL && at < shelf.used; at += length) {
@@ -676,11 +676,12 @@ static PyObject *take_asks(PyObject *self, PyObject *Py_UNUSED(nothing))
 
 static PyObject *is_urgent(PyObject *self, PyObject *Py_UNUSED(nothing))
 {
-    struct lane *lane = &lane_of(self)->lane;
-    take(&lane->in);
-    bool urgent = lane->is_urgent;
-    give(&lane->in);
-    return PyBool_FromLong(urgent);
+    return PyBool_FromLong(atomic_load(&lane_of(self)->lane.is_urgent));
+}
+
+static PyObject *unopened(PyObject *self, PyObject *Py_UNUSED(nothing))
+{
+    return PyLong_FromUnsignedLongLong(atomic_load(&lane_of(self)->lane.unopened));
 }
 
 /* What one session has done since the last report. */
@@ -721,7 +722,8 @@ static PyObject *take_traffic(PyObject *self, PyObject *Py_UNUSED(nothing))
     size_t count = 0, size = 0;
     take_both(lane);
     atomic_store(&lane->has_told_news, false);
-    lane->is_urgent = false;
+    atomic_store(&lane->is_urgent, false);
+    lane->unopened_told = lane->unopened;
     for (struct session *session = lane->touched_out; session != NULL; session = session->next_out)
         size++;
     for (struct session *session = lane->touched_in; session != NULL; session = session->next_in)
@@ -843,6 +845,7 @@ static PyMethodDef lane_methods[] = {
     {"next_timeout", next_timeout, METH_NOARGS, NULL},
     {"take_asks", take_asks, METH_NOARGS, NULL},
     {"is_urgent", is_urgent, METH_NOARGS, NULL},
+    {"unopened", unopened, METH_NOARGS, NULL},
     {"take_traffic", take_traffic, METH_NOARGS, NULL},
     {"counters", counters, METH_VARARGS, NULL},
     {"drops", drops, METH_NOARGS, NULL},
