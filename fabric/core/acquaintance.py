@@ -1,25 +1,29 @@
 """What is known of one peer by paper: the wish, the pin, its introduction, both gates, both offers.
 
-Papers come by way of the service, which may lie: every one is verified here, against the authority, the pinned
-key, and the own name, before anything of it is believed. Every change makes a new record to store.
+Papers come by way of the service, which may lie: every one is verified (`scrutiny`) before anything of it is believed.
+Every change makes a new record to store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from fabric.core.entanglement import UNMET, Encounter, Entangled
 from fabric.core.gate import gate_key
 from fabric.core.identity import Identity
 from fabric.core.machine import NEVER, Calendar, Draw, Instant
 from fabric.core.offer_inbox import IncomingOffer
 from fabric.core.records import PeerRecord
-from fabric.errors import AuthenticationError, CertificateError, DecodeError
+from fabric.core.scrutiny import MAX_CLOCK_SKEW_S, Held, Scrutiny, is_known
+from fabric.errors import AuthenticationError, DecodeError
 from fabric.identity.bundle import KeyBundle, open_bundle
 from fabric.identity.certificate import Certificate, decode_certificate
-from fabric.identity.envelope import open_envelope, peek_envelope, seal_envelope
+from fabric.identity.envelope import open_envelope, seal_envelope
 from fabric.identity.intent import Intent, open_intent, sign_intent
+from fabric.identity.rotation import as_option
+from fabric.identity.x509_form import MAX_SERIAL_BYTES
 from fabric.wire.address import Address, Candidate, CandidateKind
 from fabric.wire.envelope import EnvelopeKind
 from fabric.wire.nat import NatBehaviour
@@ -28,8 +32,6 @@ from fabric.wire.rendezvous import Granted, Introduction, SendOffer, StateIntent
 
 GATE_SHARE_BYTES = 32
 ENVELOPE_ID_BYTES = 16
-MAX_CLOCK_SKEW_S = 300.0
-"""As far as two clocks may be apart (protocol.md section 4)."""
 
 
 class Acquaintance:
@@ -51,7 +53,7 @@ class Acquaintance:
         self._calendar = calendar
         self._draw = draw
         self._allocate_gate_index = allocate_gate_index
-        self._check_address = check_address
+        self._scrutiny = Scrutiny(identity, record.name, calendar, check_address)
         self._stored = record
         self.record = record
         self.void = ""
@@ -67,6 +69,10 @@ class Acquaintance:
     @property
     def name(self) -> str:
         return self.record.name
+
+    @property
+    def network(self) -> str:
+        return self._identity.network
 
     @property
     def ends(self) -> Instant:
@@ -103,18 +109,9 @@ class Acquaintance:
         self._stored = self.record
         return self.record
 
-    def check(self, certificate: bytes, now: Instant) -> Certificate:
-        """Chain, life, revocation, expected name, key continuity, the pinned fingerprint, and foreign addresses.
-
-        Raises `CertificateError`.
-        """
-        checked = self._identity.trust.check(
-            certificate, name=self.name, unix=self._calendar.unix(now), pinned_key=self.record.pinned_key
-        )
-        if self.record.fingerprint is not None and checked.fingerprint != self.record.fingerprint:
-            raise CertificateError(f"the key of {self.name} is not the one whose fingerprint was given")
-        self._check_address(checked)
-        return checked
+    def check(self, certificate: bytes, now: Instant, rotations: Sequence[bytes] = ()) -> Certificate:
+        """Returns the certificate that a handshake brings, verified. Raises `CertificateError`."""
+        return self._scrutiny.check_certificate(self.record, certificate, now, rotations)
 
     def state_intent(self, life_s: float, now: Instant) -> StateIntent:
         unix = self._calendar.unix(now)
@@ -125,28 +122,24 @@ class Acquaintance:
             created=self._intent_date_ms(now) / 1000,
             not_before=unix,
             expires=unix + life_s,
+            options=tuple(as_option(statement) for statement in self._identity.rotations),
         )
         return StateIntent(sign_intent(self._identity.signer, intent))
 
     def introduce_untrusted(self, introduction: Introduction, now: Instant) -> None:
         """Believes an introduction after verifying all of it. Raises `AuthenticationError` or `DecodeError`."""
-        certificate = self.check(introduction.certificate, now)
-        intent = open_intent(introduction.intent, certificate.public_key)
-        self._check_intent(intent, now)
-        bundle = open_bundle(introduction.bundle, certificate.public_key)
-        self._check_is_newest(certificate, intent, bundle, now)
-        if self.certificate is not None and self.certificate.public_key != certificate.public_key:
+        held = Held(self.record, self.certificate, self.intent, self.bundle)
+        certificate, intent, bundle = self._scrutiny.check_introduction(held, introduction, now)
+        known, is_same_key = self.certificate, held.is_same_key(certificate)
+        if not is_same_key and self.record.pinned_key is None:
             self.forget_introduction()  # it was enrolled anew before it was ever met: its old offer is another's
-        if self.certificate is None or certificate.not_before > self.certificate.not_before:
-            self.certificate = certificate
+        if known is None or not is_same_key or certificate.not_before > known.not_before:
+            self._take_certificate(certificate)
         self.intent = intent
         self.bundle = bundle
-        self._change(
-            certificate=self.certificate.der,
-            intent=introduction.intent,
-            bundle=introduction.bundle,
-            bundle_serial=bundle.serial,
-        )
+        self._change(intent=introduction.intent, bundle=introduction.bundle)
+        if is_known(self.record, certificate):
+            self._change(bundle_serial=bundle.serial)
         self.void = ""
         self._open_gate()
 
@@ -162,10 +155,49 @@ class Acquaintance:
         self._change(certificate=None, intent=None, bundle=None, bundle_serial=serial, offer=None, last_address=None)
         self._change(grant=None, relays=())
 
-    def pin(self, certificate: Certificate) -> None:
-        """The peer has proven itself in a handshake: this is its key from now on."""
-        self.certificate = certificate
-        self._change(pinned_key=certificate.public_key, certificate=certificate.der)
+    def pin(self, certificate: Certificate) -> bool:
+        """The peer has proven itself in a handshake: this is its key from now on. True where it had another before."""
+        is_rotated = self.record.pinned_key not in (None, certificate.public_key)
+        was_introduced = self.certificate is not None and self.certificate.public_key == certificate.public_key
+        self._change(pinned_key=certificate.public_key)
+        self._take_certificate(certificate)
+        if not was_introduced:
+            self.intent = self.bundle = None
+            self._change(intent=None, bundle=None)
+        if is_rotated:
+            self._change(bundle_serial=self.bundle.serial if self.bundle is not None else 0)
+            if self.record.fingerprint is not None:
+                self._change(fingerprint=certificate.fingerprint)
+        return is_rotated and not was_introduced
+
+    def note_shown(self, key: bytes) -> None:
+        """The peer knows this identity key of ours."""
+        self._change(shown_key=key)
+
+    @property
+    def entangled(self) -> Entangled:
+        return self.record.entangled
+
+    def hold(self, entangled: Entangled) -> None:
+        """Takes what this end holds of the pair's root from now on."""
+        self._change(entangled=entangled)
+
+    def note_place(self, address: Address) -> None:
+        """Whoever was in session when an alarm was raised spoke from here: it says more than where that began."""
+        alarm = self.entangled.alarm
+        if alarm is not None and alarm.before is not None:
+            before = Encounter(alarm.before.unix, str(address))
+            self.hold(msgspec.structs.replace(self.entangled, alarm=msgspec.structs.replace(alarm, before=before)))
+
+    def forget_trust(self, *, key: bool) -> None:
+        """What a person takes back: the root secret and any alarm, and with `key` also who the peer is."""
+        self._change(entangled=UNMET)
+        if self.certificate is not None and not is_known(self.record, self.certificate):
+            self.forget_introduction()  # of a key that only the root could have proven
+        if key:
+            self._change(pinned_key=None, pinned_serial=None, fingerprint=None)
+            self.forget_introduction()
+            self._change(gate_index=None, gate_share=None)  # whoever has the old key may know them as well
 
     def remember_address(self, address: Address) -> None:
         self._change(last_address=(address.ip, address.port))
@@ -216,16 +248,12 @@ class Acquaintance:
         """
         if self.certificate is None:
             raise AuthenticationError(f"{self.name} has not been introduced")
-        serial = peek_envelope(data).bundle_serial
-        sealing_pair = next((s.offer for s in self._identity.secrets if s.serial == serial), None)
-        if sealing_pair is None:
-            raise AuthenticationError("an envelope to a key that is gone")
         envelope = open_envelope(
             data,
             sender_key=self.certificate.public_key,
             network=self._identity.network,
             recipient=self._identity.name,
-            sealing_pair=sealing_pair,
+            opener=self._identity.opener,
         )
         if envelope.kind is not EnvelopeKind.OFFER or envelope.created + envelope.life_s < self._calendar.unix(now):
             raise AuthenticationError("an envelope of another kind, or past its life")
@@ -262,6 +290,8 @@ class Acquaintance:
                 self.offer = decode_offer(record.offer)
         except (AuthenticationError, DecodeError):
             self.certificate = self.intent = self.bundle = self.offer = None
+        if self.certificate is not None and record.pinned_serial is None:
+            self._take_certificate(self.certificate)  # a record of before there was such a thing
         self._open_gate()
 
     def _open_gate(self) -> None:
@@ -276,28 +306,11 @@ class Acquaintance:
         if self.offer is not None:
             self.gate_out = gate_key(self.offer.gate_share, network, me, self.name)
 
-    def _check_intent(self, intent: Intent, now: Instant) -> None:
-        unix = self._calendar.unix(now)
-        if (intent.network, intent.sender, intent.recipient) != (
-            self._identity.network,
-            self.name,
-            self._identity.name,
-        ):
-            raise AuthenticationError("the intent is between others")
-        if not (intent.holds(unix) or intent.holds(unix + MAX_CLOCK_SKEW_S)):
-            raise AuthenticationError("the intent is not in its life")
-
-    def _check_is_newest(self, certificate: Certificate, intent: Intent, bundle: KeyBundle, now: Instant) -> None:
-        """Whoever carries papers may hold them back, but not bring an old state back with them."""
-        known = self.certificate
-        is_same_key = known is not None and known.public_key == certificate.public_key
-        if bundle.name != self.name:
-            raise AuthenticationError("the key bundle is another's")
-        if bundle.serial < self.record.bundle_serial and (known is None or is_same_key):
-            raise AuthenticationError("the key bundle is older than one seen before")
-        last = self.intent.created if self.intent is not None else 0.0
-        if is_same_key and intent.created < last <= self._horizon_ms(now) / 1000:
-            raise AuthenticationError("the intent is older than one seen before")
+    def _take_certificate(self, certificate: Certificate) -> None:
+        self.certificate = certificate
+        self._change(certificate=certificate.der)
+        if certificate.public_key == self.record.pinned_key:
+            self._change(pinned_serial=certificate.serial.to_bytes(MAX_SERIAL_BYTES))
 
     def _why_void(self, now: Instant) -> str:
         """Compares instants, as `ends` does: rounding must not leave it due and nothing done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 
 from fabric.core.gates import Gates, draw_index
 from fabric.core.identity import Identity
@@ -32,8 +32,9 @@ class Circle:
         return self._connected
 
     @property
-    def open_gates(self) -> int:
-        return self._gates.count
+    def open_gates(self) -> Collection[int]:
+        """Their indices."""
+        return self._gates.indices
 
     def __iter__(self) -> Iterator[Peer]:
         """All of them, also where some are removed meanwhile."""

@@ -12,7 +12,15 @@ from fabric.core.beacons import BEACON_GROUP, Beacons
 from fabric.core.channels import Channels
 from fabric.core.circle import Circle
 from fabric.core.credentials import Credentials
-from fabric.core.events import Event, LinkUnwanted, RelayLinkUnwanted, RelayLinkWanted, RelaysNamed
+from fabric.core.events import (
+    Event,
+    LinkUnwanted,
+    RelayContested,
+    RelayLinkUnwanted,
+    RelayLinkWanted,
+    RelaysNamed,
+    StoreRecord,
+)
 from fabric.core.farewells import Farewells
 from fabric.core.hearing import Hearing
 from fabric.core.machine import Instant, Transmit, drain
@@ -56,6 +64,7 @@ class Consequences:
         self.beacons = Beacons()
         self.wants = Wants()
         self.events: deque[Event] = deque()
+        self.unstored: set[str] = set()
         self.transmits: deque[Transmit] = deque()
         self.messages: deque[tuple[int, ToService]] = deque()
 
@@ -81,7 +90,7 @@ class Consequences:
                     if peer is not None:
                         peer.handle_channels(self._relays.channels(name), now)
                         self.settle_peer(peer, now)
-                case RelaysNamed() | RelayLinkWanted() | RelayLinkUnwanted():
+                case RelaysNamed() | RelayLinkWanted() | RelayLinkUnwanted() | RelayContested():
                     self.events.append(event)
         self.transmits.extend(drain(self._relays.poll_transmit))
 
@@ -118,6 +127,8 @@ class Consequences:
     def take_from(self, peer: Peer) -> None:
         events: Iterator[Event] = drain(peer.poll_event)
         for event in events:
+            if isinstance(event, StoreRecord):
+                self.unstored.add(event.record.name)
             if not (isinstance(event, LinkUnwanted) and self._peers.is_wanted_by_another(peer, event.link)):
                 self.events.append(event)
         self.transmits.extend(drain(peer.poll_transmit))

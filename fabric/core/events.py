@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fabric.core.entanglement import Alarm
 from fabric.core.records import PeerRecord
 from fabric.core.status import PathKind, PeerState
 from fabric.wire.address import Address
@@ -30,6 +31,14 @@ class PeerChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustAlarm:
+    """The state shared with a peer does not fit: one of the two was copied or restored."""
+
+    peer: str
+    alarm: Alarm
+
+
+@dataclass(frozen=True, slots=True)
 class PathChanged:
     """The primary of a connected peer moved; None while it has none."""
 
@@ -45,6 +54,13 @@ class RenewalDue:
 
 @dataclass(frozen=True, slots=True)
 class CertificateReplaced:
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityReplaced:
+    """The authority has certified the next key: make certificate and key the own ones, and tell `handle_rotated`."""
+
     certificate: bytes
 
 
@@ -125,6 +141,13 @@ class RelayLinkUnwanted:
 
 
 @dataclass(frozen=True, slots=True)
+class RelayContested:
+    """The relay says that somebody else binds there with the own key, again and again: a hint, no proof."""
+
+    place: RelayPlace
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceAccepted:
     """The service has proven itself on this channel. `unix_time` is its clock."""
 
@@ -161,9 +184,11 @@ Event = (
     StoreRecord
     | ForgetRecord
     | PeerChanged
+    | TrustAlarm
     | PathChanged
     | RenewalDue
     | CertificateReplaced
+    | IdentityReplaced
     | RevocationsReplaced
     | BundleDue
     | StunNames
@@ -175,6 +200,7 @@ Event = (
     | RelaysNamed
     | RelayLinkWanted
     | RelayLinkUnwanted
+    | RelayContested
     | ServiceAccepted
     | ServiceRejected
     | ServiceRefused

@@ -11,6 +11,7 @@ computed. The two directions have different keys, so nothing can be sent back to
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 
 from fabric.crypto.digest import blake2b_256, equal, mac_128
 from fabric.wire.datagram import GATED_HEADER_BYTES, MAX_GATED_BYTES, Gated, encode_gated
@@ -58,30 +59,33 @@ class Freshness:
     fast clock would else be deaf until the time that it believed in.
     """
 
-    __slots__ = ("_capacity", "_dated", "_floor_ms", "_seen", "_since_ms")
+    __slots__ = ("_capacity", "_dated", "_floor_ms", "_most", "_seen", "_shares", "_since_ms")
 
     def __init__(self, since_unix: float = 0.0, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
+        self._most = capacity - capacity // 8
         self._floor_ms = 0
         self._since_ms = int(since_unix * 1000)
-        self._dated: list[tuple[int, bytes]] = []
+        self._dated: list[tuple[int, bytes, str | None]] = []
+        self._shares: Counter[str | None] = Counter()
         self._seen: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._dated)
 
-    def accept(self, unix_ms: int, random: bytes, now_unix: float) -> bool:
+    def accept(self, unix_ms: int, random: bytes, now_unix: float, sender: str | None = None) -> bool:
         """Whether a datagram with this date and random value is new; if so it never is again.
 
-        Call it only for what passed the gate.
+        Call it only for what passed the gate. One `sender` never uses all of the room: a copy of the peer could else
+        raise the floor with dates to come, and the real one would not be heard.
         """
         self._expire(now_unix)
         if unix_ms <= max(self._floor_ms, self._since_ms) or abs(unix_ms - now_unix * 1000) > WINDOW_S * 1000:
             return False
         name = blake2b_256(unix_ms.to_bytes(8), random)[:16]
-        if name in self._seen:
+        if name in self._seen or (sender is not None and self._shares[sender] >= self._most):
             return False
-        self._remember(unix_ms, name)
+        self._remember(unix_ms, name, sender)
         return unix_ms > self._floor_ms
 
     def handle_clock_set(self, by_s: float) -> None:
@@ -89,8 +93,9 @@ class Freshness:
         if self._since_ms:
             self._since_ms += int(by_s * 1000)
 
-    def _remember(self, unix_ms: int, name: bytes) -> None:
-        heapq.heappush(self._dated, (unix_ms, name))
+    def _remember(self, unix_ms: int, name: bytes, sender: str | None) -> None:
+        heapq.heappush(self._dated, (unix_ms, name, sender))
+        self._shares[sender] += 1
         self._seen.add(name)
         while len(self._dated) > self._capacity:
             self._forget_oldest()
@@ -101,6 +106,9 @@ class Freshness:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:
-        unix_ms, name = heapq.heappop(self._dated)
+        unix_ms, name, sender = heapq.heappop(self._dated)
         self._seen.discard(name)
+        self._shares[sender] -= 1
+        if not self._shares[sender]:
+            del self._shares[sender]
         self._floor_ms = max(self._floor_ms, unix_ms)

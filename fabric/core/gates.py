@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection, Container
 from typing import Generic, TypeVar
 
 from fabric.core.machine import Draw
@@ -16,8 +16,8 @@ class Gates(Generic[PeerT]):
         self._indices: dict[str, int] = {}
 
     @property
-    def count(self) -> int:
-        return len(self._peers)
+    def indices(self) -> Collection[int]:
+        return self._peers.keys()
 
     def find(self, index: int) -> PeerT | None:
         return self._peers.get(index)

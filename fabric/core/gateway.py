@@ -7,6 +7,7 @@ from fabric.core.gate import Freshness, check, wrap
 from fabric.core.machine import Calendar, Draw, Instant
 from fabric.core.pieces import Reassembly, split
 from fabric.errors import AuthenticationError
+from fabric.wire.address import Address, sender_of
 from fabric.wire.datagram import Gated
 from fabric.wire.handshake import decode_piece
 from fabric.wire.path import (
@@ -48,7 +49,7 @@ class Gateway:
         """Returns the datagrams that carry a handshake message."""
         return [self._wrap_body(body) for body in split(message, self._unix_ms(now))]
 
-    def open_untrusted(self, datagram: Gated, now: Instant) -> GatedMessage | bytes | None:
+    def open_untrusted(self, source: Address, datagram: Gated, now: Instant) -> GatedMessage | bytes | None:
         """Returns the message inside, a whole handshake message as bytes, or None while pieces of it are missing.
 
         Raises `AuthenticationError` for a wrong MAC, and for a probe or call that is old or was seen before;
@@ -58,10 +59,10 @@ class Gateway:
         if not gate or not check(datagram, gate):
             raise AuthenticationError("not from this peer")
         if datagram.body[0] == GatedKind.PIECE:
-            return self._reassembly.add(decode_piece(datagram.body), now)
+            return self._reassembly.add(decode_piece(datagram.body), now, sender_of(source))
         message = decode_gated_message(datagram.body)
         if isinstance(message, GatedProbe | Call) and not self.freshness.accept(
-            message.unix_ms, message.token, self._calendar.unix(now)
+            message.unix_ms, message.token, self._calendar.unix(now), sender_of(source)
         ):
             raise AuthenticationError("old, or seen before")
         return message

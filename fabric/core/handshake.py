@@ -20,7 +20,7 @@
 
 Each handshake key seals one message: e_s and challenge_s are fresh in every ANSWER, so th2 never repeats, and a
 client makes one FINISH. A message that fails any check changes nothing: the genuine one may be right behind it.
-Nothing here knows time or the network; `fabric.core.negotiation` decides when to try, and the caller which root
+Nothing here knows time or the network; `fabric.core.negotiation_client` decides when to try, and the caller which root
 secret is spoken of. Opening the other's message and answering it are separate steps for that reason.
 """
 
@@ -38,14 +38,16 @@ from fabric.crypto.exchange import KEM_SEED_BYTES, KX_SEED_BYTES, BaseKeys, KemP
 from fabric.crypto.schedule import HandshakeKeys, RootKeys, TrafficKeys, handshake_keys, root_proof, traffic_keys
 from fabric.crypto.signature import LABEL_HANDSHAKE_CLIENT, LABEL_HANDSHAKE_SERVER, Signer, verify
 from fabric.dataplane.contract import SessionKeys
-from fabric.errors import AuthenticationError, DecodeError
+from fabric.errors import AuthenticationError, CertificateError, DecodeError
 from fabric.identity.certificate import Certificate
 from fabric.wire.handshake import (
     ANSWER_PROOFS,
     CHALLENGE_BYTES,
     FINISH_PROOFS,
+    ROTATION_EXTENSION,
     Answer,
     Credentials,
+    Extension,
     Finish,
     Hello,
     Proof,
@@ -60,9 +62,10 @@ from fabric.wire.handshake import (
     encode_hello,
 )
 
-CheckPeer = Callable[[bytes], Certificate]
-"""Takes the certificate in DER that a peer has shown on this connection; raises `CertificateError` unless chain,
-life, revocation, name and key continuity are as they must be."""
+CheckPeer = Callable[..., Certificate]
+"""Takes the certificate in DER that a peer has shown on this connection, and where it has shown any, the rotations
+that led to its key; raises `CertificateError` unless chain, life, revocation, name and key continuity are as they must
+be."""
 
 Encapsulate = Callable[[bytes], tuple[bytes, bytes]]
 
@@ -85,6 +88,24 @@ class Party:
     certificate_der: bytes = field(repr=False)
     signer: Signer
     suites: tuple[Suite, ...]
+    rotations: tuple[bytes, ...] = field(default=(), repr=False)
+    """What led to the own key, where the peer may know an older one."""
+
+    def choose_suite(self, offered: tuple[int, ...]) -> Suite:
+        """Returns the first of a client's offer that is allowed here: AES only where both have it in hardware.
+
+        Raises `NoCommonSuiteError` where none is.
+        """
+        for number in offered:
+            if number in self.suites:
+                return Suite(number)
+        raise NoCommonSuiteError("the client offers no cipher that is allowed here")
+
+    def offered_suite(self, number: int) -> Suite:
+        """Returns what a server has chosen. Raises `DecodeError` where it was not offered."""
+        if number not in self.suites:
+            raise DecodeError(f"the server chose cipher {number}, which was not offered")
+        return Suite(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,9 @@ class AnswerOpened:
     proof: Proof
     remote_index: int
     suite: Suite
+    is_rotated: bool = False
+    """It has another key than the one known so far, which the key before has signed: good only beside a proof of the
+    root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +127,7 @@ class FinishOpened:
 
     certificate: Certificate
     proof: Proof
+    is_rotated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +177,7 @@ class _Shown:
     th: bytes
     credentials: Credentials
     certificate: Certificate
+    is_rotated: bool
 
     def proof_matches(self, root: RootKeys) -> bool:
         """Whether it proves that the other holds this root."""
@@ -193,7 +219,7 @@ class ClientHandshake:
         answer, clear, sealed = decode_answer(message)
         if answer.client_index != self._local_index:
             raise DecodeError("an ANSWER to another attempt")
-        suite = _allowed_suite(answer.suite, self._me.suites)
+        suite = self._me.offered_suite(answer.suite)
         kx, kem = self._ephemeral
         base = exchange.base_keys_as_client(kx, answer.exchange_key)  # X25519
         kem_secret = kem.decapsulate(answer.kem_ciphertext)  # ML-KEM
@@ -204,21 +230,24 @@ class ClientHandshake:
         shown = _proven(credentials, self._check, _SERVER, th2)  # checks 2 and 3: certificate, signature
         self._ephemeral = None
         self._opened = _ClientOpened(shown, secrets, _hash(th2, sealed), answer.server_index)
-        return AnswerOpened(shown.certificate, credentials.proof, answer.server_index, suite)
+        return AnswerOpened(shown.certificate, credentials.proof, answer.server_index, suite, shown.is_rotated)
 
     def proof_matches(self, root: RootKeys) -> bool:
         """Check 4: whether the ANSWER taken proves that the server holds this root."""
         return self._opened is not None and self._opened.shown.proof_matches(root)
 
-    def finish(self, root: RootKeys, kind: ProofKind = ProofKind.FIRST) -> Established:
+    def finish(self, root: RootKeys, kind: ProofKind = ProofKind.FIRST, *, anew: bool = False) -> Established:
         """Makes FINISH and the session's keys; every secret of the attempt is dropped.
 
-        FIRST (with the keys of `FIRST_ROOT`) answers a server that said NONE; PROOF one whose proof by this root
-        holds. Raises `AuthenticationError` where the server said otherwise, `ValueError` where no ANSWER was taken.
+        FIRST (with the keys of `FIRST_ROOT`) answers a server that said NONE, and `anew` also one that said PROOF,
+        where a collision is let pass; PROOF answers one whose proof by this root holds.
+
+        Raises `AuthenticationError` where the server said otherwise, `ValueError` where no ANSWER was taken.
         """
         opened = self._taken()
         said = opened.shown.credentials.proof.kind
-        if _FINISH_THAT_FITS.get(said) is not kind or (kind is ProofKind.PROOF and not self.proof_matches(root)):
+        is_fit = _FINISH_THAT_FITS.get(said) is kind or (anew and _is_anew(said, kind))
+        if not is_fit or (kind is ProofKind.PROOF and not self.proof_matches(root)):
             raise AuthenticationError(f"FINISH({kind.name}) does not fit what the server said of the root: {said.name}")
         message, th4 = self._seal_finish(opened, kind, root)
         traffic = opened.secrets.traffic(th4, root)
@@ -304,7 +333,7 @@ class ServerHandshake:
         if self.finish_digest is not None:
             raise DecodeError("a HELLO after FINISH")
         hello = decode_hello(message)
-        suite = _chosen_suite(hello.suites, self._me.suites)
+        suite = self._me.choose_suite(hello.suites)
         kx = kx_pair(self._draw(KX_SEED_BYTES))  # fresh in every ANSWER
         base = exchange.base_keys_as_server(kx, hello.exchange_key)  # X25519
         kem_ciphertext, kem_secret = self._encapsulate(hello.kem_key)  # ML-KEM
@@ -343,13 +372,13 @@ class ServerHandshake:
         self._answered = None
         self._opened = _ServerOpened(shown, answered, _hash(answered.th3, sealed), message)
         self.finish_digest = message_digest(message)
-        return FinishOpened(shown.certificate, credentials.proof)
+        return FinishOpened(shown.certificate, credentials.proof, shown.is_rotated)
 
     def proof_matches(self, root: RootKeys) -> bool:
         """Check 4: whether the FINISH taken proves that the client holds this root."""
         return self._opened is not None and self._opened.shown.proof_matches(root)
 
-    def establish(self, root: RootKeys) -> Established:
+    def establish(self, root: RootKeys, *, anew: bool = False) -> Established:
         """Returns the session's keys, and drops every secret of the attempt.
 
         `root` are the keys of `FIRST_ROOT` after FINISH(FIRST), and those of the pair's root after FINISH(PROOF).
@@ -361,8 +390,9 @@ class ServerHandshake:
         if opened is None:
             raise ValueError("no FINISH was taken, or it was used already")
         said = opened.shown.credentials.proof.kind
-        if _FINISH_THAT_FITS.get(opened.answered.kind) is not said:
-            raise AuthenticationError(f"the client says {said.name} of the root after {opened.answered.kind.name}")
+        answered = opened.answered.kind
+        if _FINISH_THAT_FITS.get(answered) is not said and not (anew and _is_anew(answered, said)):
+            raise AuthenticationError(f"the client says {said.name} of the root after {answered.name}")
         if said is ProofKind.PROOF and not self.proof_matches(root):
             raise AuthenticationError("the client's proof of the root does not hold")
         self._opened = None
@@ -411,6 +441,11 @@ def _th1(network: str, client: str, server: str, hello: bytes) -> bytes:
     return _hash(_PROTOCOL, network.encode(), client.encode(), server.encode(), hello)
 
 
+def _is_anew(answered: ProofKind, said: ProofKind) -> bool:
+    """Whether the client lets go of a root that the server holds: only where both let collisions pass."""
+    return answered is ProofKind.PROOF and said is ProofKind.FIRST
+
+
 def _credentials(me: Party, role: _Role, th: bytes, kind: ProofKind, root: RootKeys | None) -> bytes:
     """Returns this side's sealed part, not yet sealed."""
     certificate_hash = _hash(me.certificate_der)
@@ -420,25 +455,24 @@ def _credentials(me: Party, role: _Role, th: bytes, kind: ProofKind, root: RootK
         if root is None:
             raise ValueError("a proof without a root")
         proof = Proof(kind, root_proof(root, role.name, th, certificate_hash))
-    return encode_credentials(Credentials(me.certificate_der, signature, proof))
+    rotations = tuple(Extension(ROTATION_EXTENSION, statement) for statement in me.rotations)
+    return encode_credentials(Credentials(me.certificate_der, signature, proof, rotations))
 
 
 def _proven(credentials: Credentials, check: CheckPeer, role: _Role, th: bytes) -> _Shown:
     """Returns what the other has shown once its certificate holds, and the certificate's key has signed `th`."""
-    certificate = check(credentials.certificate_der)
+    certificate, is_rotated = _checked(credentials, check)
     verify(certificate.public_key, role.label, credentials.signature, th, _hash(credentials.certificate_der))
-    return _Shown(role, th, credentials, certificate)
+    return _Shown(role, th, credentials, certificate, is_rotated)
 
 
-def _chosen_suite(offered: tuple[int, ...], allowed: tuple[Suite, ...]) -> Suite:
-    """Returns the first of the client's offer that the server allows: AES only where both have it in hardware."""
-    for number in offered:
-        if number in allowed:
-            return Suite(number)
-    raise NoCommonSuiteError("the client offers no cipher that is allowed here")
-
-
-def _allowed_suite(number: int, allowed: tuple[Suite, ...]) -> Suite:
-    if number not in allowed:
-        raise DecodeError(f"the server chose cipher {number}, which was not offered")
-    return Suite(number)
+def _checked(credentials: Credentials, check: CheckPeer) -> tuple[Certificate, bool]:
+    """Returns the certificate, and whether it took a rotation to believe it."""
+    der = credentials.certificate_der
+    rotations = tuple(each.value for each in credentials.extensions if each.type == ROTATION_EXTENSION)
+    try:
+        return check(der), False
+    except CertificateError:
+        if not rotations:
+            raise
+    return check(der, rotations), True

@@ -20,6 +20,7 @@ from fabric.wire.rendezvous import (
     Granted,
     IntentNoted,
     Introduction,
+    PublishBundle,
     Refused,
     Renewed,
     Revocations,
@@ -68,6 +69,9 @@ class Hearing:
             case Renewed(certificate=certificate):
                 return self._handle_renewed_untrusted(certificate, now)
             case Refused(regarding=regarding, why=why):
+                if regarding == PublishBundle.__name__:
+                    self._counters["refused_bundle"] += 1
+                    self._credentials.handle_bundle_refused(now)
                 self._events.append(ServiceRefused(regarding, why))
             case IntentNoted(peer=name):
                 self._farewells.handle_noted(name)

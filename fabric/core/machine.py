@@ -1,8 +1,8 @@
 """The contract of every machine, and the values that it is spoken in.
 
 A machine is handed time and randomness; it keeps no clock. After every call its driver drains it: first all
-events (what must be durable becomes so), then all transmits, then it asks for the next timeout. A spurious call
-is harmless, and a machine without anything to say answers `None`.
+events (what must be durable becomes so, and `handle_stored` tells a node that it is), then all transmits, then it
+asks for the next timeout. A spurious call is harmless, and a machine without anything to say answers `None`.
 """
 
 from __future__ import annotations

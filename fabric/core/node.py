@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from fabric.core.channels import Channels
 from fabric.core.circle import Circle
@@ -30,14 +31,15 @@ from fabric.core.own_addresses import Interface, OwnAddresses
 from fabric.core.peer import Peer
 from fabric.core.records import PeerRecord
 from fabric.core.reflexive import MAX_SERVERS, Reflexive
+from fabric.core.relay_rival import explain_rival
 from fabric.core.relays import Relays, ResolvedRelay
 from fabric.core.settings import Settings
-from fabric.core.status import PeerStatus
+from fabric.core.status import PeerState, PeerStatus, TrustStatus
 from fabric.core.surroundings import Surroundings
 from fabric.core.third_parties import ThirdParties
+from fabric.core.trusting import trust_of
 from fabric.dataplane.contract import Control, Lane, Traffic
 from fabric.errors import AuthenticationError, DecodeError
-from fabric.identity.bundle import BundleSecrets
 from fabric.identity.certificate import Certificate
 from fabric.identity.name import parse_name
 from fabric.wire.address import Address, Candidate
@@ -329,26 +331,54 @@ class Node:
         Raises `DecodeError` for a name that this network can't have.
         """
         parse_name(peer, self._identity.network)
-        self._farewells.take_back(peer)
+        mark = self._farewells.take_back(peer)
         known = self._peers.get(peer)
         if known is None and peer != self._identity.name:
-            self._admit(PeerRecord(name=peer, fingerprint=fingerprint), since_unix=0.0, now=now)
+            before = mark or PeerRecord(name=peer)
+            record = PeerRecord(
+                name=peer,
+                fingerprint=fingerprint,
+                pinned_key=before.pinned_key,
+                pinned_serial=before.pinned_serial,
+                entangled=before.entangled,
+            )
+            self._admit(record, since_unix=0.0, now=now)
         elif known is not None and fingerprint is not None:
             known.set_fingerprint(fingerprint, now)
             self._then.settle_peer(known, now)
         self._then.settle_own()
 
     def remove(self, peer: str, now: Instant) -> bool:
-        """Ends it at once on both sides and forgets all about the peer. False where there is no such peer."""
+        """Ends it at once on both sides and forgets the peer, but for who it is. False where there is no such peer."""
         known = self._peers.get(peer)
         if known is None:
             return False
         known.close(CloseReason.WITHDRAWN, now)
         self._then.take_from(known)
         self._then.forget(peer)
-        self._farewells.say(peer)
+        self._farewells.say(known.papers.record)
         self._then.settle_own()
         return True
+
+    def reset_trust(self, peer: str, *, key: bool, now: Instant) -> bool:
+        """Takes back the root shared with a peer, any alarm, and with `key` its pinned key. False for a stranger."""
+        known = self._peers.get(peer)
+        if known is not None:
+            known.reset_trust(key=key, now=now)
+            self._then.settle_peer(known, now)
+        is_past = known is None and self._farewells.forget_trust(peer, key=key)
+        self._then.settle_own()
+        return known is not None or is_past
+
+    def handle_stored(self, now: Instant) -> None:
+        """Every record that was polled so far is on stable storage: what had to wait for that happens now."""
+        stored, self._then.unstored = self._then.unstored, set()
+        for name in sorted(stored):
+            peer = self._peers.get(name)
+            if peer is not None:
+                peer.handle_stored(now)
+                self._then.settle_peer(peer, now)
+        self._then.settle_own()
 
     def enable(self, peer: str, now: Instant) -> bool:
         return self._set_enabled(peer, enabled=True, now=now)
@@ -365,16 +395,27 @@ class Node:
         self._then.settle_peer(known, now)
         return sent
 
-    def request_renewal(self, request: bytes, _now: Instant) -> None:
-        """`request` is a PKCS#10 over the own key; the answer to `RenewalDue`."""
-        self._channels.say(Renew(request))
+    def request_renewal(self, request: bytes, _now: Instant, rotation: bytes = b"") -> None:
+        """`request` is a PKCS#10 over the own key; the answer to `RenewalDue`. Or it is over `Identity.next_key`, and
+        `rotation` says so in the name of the own."""
+        self._channels.say(Renew(request, rotation))
         self._then.settle_own()
 
-    def replace_bundle(self, bundle: bytes, secrets: BundleSecrets, now: Instant) -> None:
-        """Takes a new key bundle into use; the shell has made it durable. The answer to `BundleDue`."""
-        self._credentials.replace_bundle(bundle, secrets, now)
+    def replace_bundle(self, bundle: bytes, now: Instant) -> None:
+        """Takes a new key bundle into use; its secrets are durable. The answer to `BundleDue`."""
+        self._credentials.replace_bundle(bundle, now)
         self._channels.say(PublishBundle(bundle))
         self._then.settle_own()
+
+    def handle_rotated(self, now: Instant) -> None:
+        """Certificate, signer and rotations of the identity are those of its next key; the shell has made them durable.
+
+        Sessions go on; each is renewed at once, so that the peer learns of the key by what the old one has signed.
+        """
+        self._credentials.handle_rotated(now)
+        for peer in self._peers:
+            peer.handle_own_certificate(now)
+        self._then.settle_all(now)
 
     def handle_clock_set(self, offset: float, now: Instant) -> None:
         """The wall clock was set: every life that it measures is looked at again."""
@@ -418,15 +459,33 @@ class Node:
         """Returns the number of a channel, and what to say on it."""
         return self._then.messages.popleft() if self._then.messages else None
 
+    @property
+    def open_gates(self) -> Collection[int]:
+        """The indices of the gates that are open, to be looked at only."""
+        return self._peers.open_gates
+
     def status(self, now: Instant) -> tuple[PeerStatus, ...]:
-        return tuple(peer.status(now) for peer in sorted(self._peers, key=lambda peer: peer.name))
+        return tuple(self._status(peer, now) for peer in sorted(self._peers, key=lambda peer: peer.name))
+
+    def trust(self) -> tuple[TrustStatus, ...]:
+        """What is known of every peer's key and of the state shared with it, also of those that were removed."""
+        records = [peer.papers.record for peer in self._peers] + self._farewells.remembered
+        own_key, network = self._identity.signer.public_key, self._identity.network
+        return tuple(trust_of(record, network, own_key) for record in sorted(records, key=lambda record: record.name))
 
     # inside
 
+    def _status(self, peer: Peer, now: Instant) -> PeerStatus:
+        status = peer.status(now)
+        place = self._relays.contested(peer.name, now)
+        if place is None or status.state is PeerState.QUARANTINED:
+            return status
+        return replace(status, why=f"{status.why}; {explain_rival(place)}")
+
     def _restore(self, records: Sequence[PeerRecord], now: Instant) -> None:
         for record in records:
-            if record.removed:
-                self._farewells.restore(record.name)
+            if not record.is_wanted:
+                self._farewells.restore(record)
             else:
                 self._admit(record, since_unix=self._started_unix, now=now)
 

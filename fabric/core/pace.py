@@ -30,3 +30,24 @@ class Pace:
     def take(self, now: Instant) -> None:
         """It is done."""
         self._paid_until = max(self._paid_until, now) + self._spacing_s
+
+    def is_full(self, now: Instant) -> bool:
+        """Whether nothing of what was done before counts any more."""
+        return self._paid_until <= now
+
+
+class PacePerSource:
+    """A pace for each of so many sources, and one for all others: who floods uses up nobody's but its own."""
+
+    def __init__(self, spacing_s: float, burst: int, sources: int) -> None:
+        self._spacing_s, self._burst, self._sources = spacing_s, burst, sources
+        self._others = Pace(spacing_s, burst)
+        self._paces: dict[str, Pace] = {}
+
+    def try_take(self, source: str, now: Instant) -> bool:
+        """It is done for `source` where that is allowed now."""
+        if source not in self._paces and len(self._paces) >= self._sources:
+            self._paces = {name: pace for name, pace in self._paces.items() if not pace.is_full(now)}
+        if source not in self._paces and len(self._paces) < self._sources:
+            self._paces[source] = Pace(self._spacing_s, self._burst)
+        return self._paces.get(source, self._others).try_take(now)

@@ -24,7 +24,7 @@ from fabric.core.one_path import Path, is_better, payload_limit, preference
 from fabric.core.pace import Pace
 from fabric.core.path_mtu import PathMtu
 from fabric.core.reach import BEST_RANK, DIRECT_TCP_RANK, Network, is_one_host, is_relayed, kind_of
-from fabric.core.talk import Talk
+from fabric.core.talk import PAUSE_S, Talk
 from fabric.wire.address import Address, Candidate, CandidateKind
 from fabric.wire.path import TOKEN_BYTES
 
@@ -79,6 +79,11 @@ PROBES_AT_ONCE = 1000
 PROBES_PER_S = 5.0
 """To addresses of one peer that never answered, for the peer may name a victim's, and ever new ones. Two rhythms for
 24 candidates; then 500 bytes a second, less than the offers that it takes: 19,000 probes or 1.9 MB in an hour."""
+
+STRAYS_AT_ONCE = 16
+STRAYS_PER_S = 1.0
+"""New addresses from which a peer's datagrams came before there was a session: whoever knows the gate can forge them,
+and each would be asked, and let in where a flood is kept out."""
 
 DOORS_AT_ONCE = 60
 DOORS_PER_S = 0.5
@@ -156,10 +161,12 @@ class PathAgent:
         self._probes: deque[ProbeDue] = deque()
         self._events: deque[PathEvent] = deque()
         self._running = False
-        self._talk = Talk()
+        # What keeps a path open, and the replies to it, are no conversation.
+        self._talk = Talk(min(PAUSE_S, keepalive_s / 2))
         self._doors_at: Instant = NEVER
         self._probe_pace = Pace(1 / PROBES_PER_S, PROBES_AT_ONCE)
         self._door_pace = Pace(1 / DOORS_PER_S, DOORS_AT_ONCE)
+        self._stray_pace = Pace(1 / STRAYS_PER_S, STRAYS_AT_ONCE)
         self.primary: Path | None = None
         self.copies = 1
         """Over how many relays each datagram goes, where the primary is one."""
@@ -187,6 +194,11 @@ class PathAgent:
             return None
         others = [p for p in self._paths.values() if p.valid and p.is_relayed and p.address.ip != primary.address.ip]
         return min(others, key=lambda path: path.rtt_s or NEVER, default=None)
+
+    def answering(self, address: Address) -> Path | None:
+        """Returns the path to this address, where the peer has answered by it and not been lost there since."""
+        path = self._paths.get(address)
+        return path if path is not None and path.valid else None
 
     def admits(self, address: Address) -> bool:
         """Whether the peer may make us send there."""
@@ -288,6 +300,11 @@ class PathAgent:
             self._set_primary(None, now)
 
     # what comes from the peer
+
+    def handle_gated(self, source: Address, now: Instant) -> None:
+        """A datagram through the gate came from `source`, or was forged by the peer to seem so."""
+        if source in self._paths or self._stray_pace.try_take(now):
+            self.handle_probe(source, now)
 
     def handle_probe(self, source: Address, now: Instant) -> None:
         """An authenticated probe came from `source`: so the peer can reach us; see whether we reach it there."""

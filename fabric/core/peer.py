@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from fabric.core.account import describe, explain_state, state_of
+from fabric.core.account import Account
 from fabric.core.acquaintance import Acquaintance
+from fabric.core.callers import Callers
 from fabric.core.correspondence import Correspondence
 from fabric.core.events import (
     ConnectWanted,
     Event,
     LinkUnwanted,
     PathChanged,
-    PeerChanged,
     Pong,
     SocketsUnwanted,
     StoreRecord,
@@ -31,6 +31,7 @@ from fabric.core.gateway import Gateway
 from fabric.core.guessing import is_hopeless
 from fabric.core.keying import AttemptFailed, BecameLive, CallDue, Keying, Met, SessionEnded
 from fabric.core.machine import NEVER, Instant, Transmit, drain
+from fabric.core.negotiation import Collided, Rebuffed
 from fabric.core.offer_inbox import OfferInbox
 from fabric.core.one_path import payload_limit
 from fabric.core.opener import Opener
@@ -48,6 +49,7 @@ from fabric.core.status import PathKind, PeerState, PeerStatus
 from fabric.core.surroundings import Surroundings
 from fabric.dataplane.contract import Control, Traffic
 from fabric.errors import CertificateError
+from fabric.identity.certificate import Certificate
 from fabric.wire.address import Address, Candidate, Transport
 from fabric.wire.datagram import DATA_OVERHEAD_BYTES, Gated
 from fabric.wire.nat import NatBehaviour
@@ -102,19 +104,20 @@ class Peer:
         )
         self._paths.copies = around.settings.relay_copies
         self._opener = Opener(around.draw, self._paths.admits)
-        self._keying = Keying(around, record.name, lambda der: self.papers.check(der, self._now))
+        self._keying = Keying(around, record.name, self._check, self.papers, self._remembered)
         self._letters = Correspondence(around, self.papers, self._keying, self._paths, is_service_up=is_service_up)
         self._inbox = OfferInbox()
+        self._account = Account(around, self.papers, self._keying, self._paths, self._opener)
         self._now: Instant = 0.0
         self._steering: tuple[Address, int, Address | None] | None = None
         self._is_doubtful = False
         self._observed: Address | None = None
         self._carried: tuple[Address, ...] = ()
         self._pathless: Instant | None = None
-        self._last_seen: Instant | None = None
-        self._trouble = ""
+        self._place: Address | None = None
+        self._is_shown = False
+        self._callers = Callers(self._paths.answering)
         self._pings: dict[bytes, int] = {}
-        self._shown: tuple[object, ...] | None = None
         self._events: deque[Event] = deque()
         self._transmits: deque[Transmit] = deque()
 
@@ -281,25 +284,27 @@ class Peer:
         try:
             self.papers.introduce_untrusted(introduction, now)
         except CertificateError as error:
-            self._trouble = str(error)
+            self._account.note_fault(error)
             self._settle(now)
             raise
-        self._trouble = ""
+        self._account.trouble = ""
         if self.papers.offer is not None and self._keying.live is None:
             self._look(now)
         self._letters.offer_if_lost(now)
         self._settle(now)
 
     def handle_withdrawn(self, now: Instant) -> None:
-        """The service says that the other's intent is gone. It may lie, so a live session is not ended by it."""
-        if self._keying.live is None:
+        """The service says that the other's intent is gone. It may lie, so it ends no live session and silences no
+        alarm that the other end is still to hear of."""
+        alarm = self.papers.entangled.alarm
+        if self._keying.live is None and (alarm is None or alarm.is_known):
             self._withdraw(now)
 
     def handle_envelope_untrusted(self, envelope: bytes, now: Instant) -> None:
         """Raises `AuthenticationError` or `DecodeError`, and nothing has changed."""
         if not self.papers.record.enabled:
             return
-        if self.papers.certificate is None and not self._trouble:
+        if self.papers.certificate is None and not self._account.trouble:
             # The peer believes that it was introduced to us: our own introduction must have got lost.
             self._letters.hurry()
             self._settle(now)
@@ -309,7 +314,7 @@ class Peer:
     def handle_gated_untrusted(self, source: Address, datagram: Gated, now: Instant) -> None:
         """Raises `AuthenticationError` or `DecodeError`: count it, nothing has changed."""
         self._now = now
-        match self._gateway.open_untrusted(datagram, now):
+        match self._gateway.open_untrusted(source, datagram, now):
             case None:
                 return
             case bytes() as message:
@@ -317,19 +322,24 @@ class Peer:
             case GatedProbe(token=token):
                 if self._gateway.is_open:
                     self._transmits.append(Transmit(source, self._gateway.wrap(ProbeReply(token, source))))
-                    self._paths.handle_probe(source, now)
+                    self._paths.handle_gated(source, now)
             case ProbeReply(token=token, observed=observed):
                 self._handle_reply(token, source, observed, now)
             case Call():
                 if self._gateway.is_open:
                     self._keying.want()
-                    self._paths.handle_probe(source, now)
+                    self._callers.note(source, now)
+                    self._paths.handle_gated(source, now)
         self._settle(now)
 
     def handle_control_untrusted(self, control: Control, now: Instant) -> None:
         """A message of the peer, sealed in a session. Raises `DecodeError`."""
         if not self._keying.holds(control.local_index):
             return
+        live = self._keying.live
+        is_from_host = control.source.transport in (Transport.UDP, Transport.TCP)
+        if is_from_host and live is not None and live.local_index == control.local_index:
+            self._place = control.source
         match decode_control(control.payload):
             case Probe(token=token, use=use):
                 self._lane.send_control(
@@ -354,11 +364,28 @@ class Peer:
         if traffic.sealed:
             self._paths.handle_load(now, traffic.sealed)
         if traffic.opened:
-            self._last_seen = now
+            self._account.last_seen = now
             if self._keying.handle_opened(traffic, now):
                 self._handle_heard(traffic.source, traffic.opened, now)
         elif traffic.sealed:
             self._paths.handle_sealed(now)
+        self._settle(now)
+
+    def handle_stored(self, now: Instant) -> None:
+        """Every record that was to be stored is on stable storage."""
+        self._keying.handle_stored(now)
+        self._settle(now)
+
+    def reset_trust(self, *, key: bool, now: Instant) -> None:
+        """A person takes back what this end holds of the pair: its root, any alarm, and with `key` the pinned key."""
+        self._end(CloseReason.STOPPED)
+        self.papers.forget_trust(key=key)
+        self._account.trouble = ""
+        if key:
+            self._paths.pause()
+            self._letters.hurry()
+        else:
+            self._paths.restart(now)
         self._settle(now)
 
     def handle_own_certificate(self, now: Instant) -> None:
@@ -402,7 +429,7 @@ class Peer:
         self._letters.hurry()
         certificate = self.papers.certificate
         if certificate is not None and certificate.fingerprint != fingerprint:
-            self._trouble = f"the key of {self.name} is not the one whose fingerprint was given"
+            self._account.trouble = f"the key of {self.name} is not the one whose fingerprint was given"
             self._end(CloseReason.WITHDRAWN)
             self.papers.forget_introduction()
             self._paths.pause()
@@ -460,20 +487,10 @@ class Peer:
 
     @property
     def state(self) -> PeerState:
-        return state_of(self.papers, self._keying, self._paths)
+        return self._account.state
 
     def status(self, now: Instant) -> PeerStatus:
-        """What there is to see; `last_seen_s` counts from the last record that opened."""
-        return describe(
-            self.papers,
-            self._keying,
-            self._paths,
-            self._lane.counters(self.name),
-            why=self._why(self.state, now),
-            last_seen_s=now - self._last_seen if self._last_seen is not None else None,
-            guesses=self._opener.spent,
-            now=now,
-        )
+        return self._account.status(now)
 
     # handshakes and sessions
 
@@ -483,13 +500,15 @@ class Peer:
         try:
             self._keying.handle_message_untrusted(source, message, self._gateway.freshness, now)
         except CertificateError as error:
-            self._trouble = str(error)
+            self._account.note_fault(error)
             self._settle(now)
             raise
 
     def _handle_met(self, met: Met, now: Instant) -> None:
-        self._trouble = ""
-        self.papers.pin(met.certificate)
+        self._account.trouble = ""
+        self._is_shown = met.is_full
+        if self.papers.pin(met.certificate):
+            self._letters.hurry()  # what the service brought of it was signed by the key before
         if met.is_proven:
             self._paths.handle_proven(met.source, now)
         else:
@@ -508,28 +527,47 @@ class Peer:
         self.papers.judge(now)
         certificate = self.papers.certificate
         if self.papers.void and not was_void:
-            self._trouble = self.papers.void
+            self._account.trouble = self.papers.void
             self._end(CloseReason.CERTIFICATE)
             self._paths.pause()
         elif was_void and not self.papers.void:
-            self._trouble = ""
+            self._account.trouble = ""
             self._look(now)
         if certificate is not None and self._around.identity.trust.is_revoked(certificate):
             self.papers.forget_introduction()
 
+    def _handle_collided(self) -> None:
+        """Every session of the pair ends. Whoever is at its other end is told, and will ask why."""
+        if self._place is not None:
+            self.papers.note_place(self._place)
+        self._say_close(CloseReason.STOPPED)
+        self._keying.end_sessions()
+        self._steering = None
+        self._paths.is_measuring = False
+        self._lane.dismiss(self.name)
+        self._account.note_rebuff()
+
+    def _check(self, certificate: bytes, rotations: Sequence[bytes] = ()) -> Certificate:
+        return self.papers.check(certificate, self._now, rotations)
+
+    def _remembered(self) -> bytes | None:
+        """The certificate of a peer that was met, for a session that shows none; while each knows the other's key."""
+        certificate, record = self.papers.certificate, self.papers.record
+        if certificate is None or certificate.public_key != record.pinned_key:
+            return None
+        return certificate.der if record.shown_key == self._around.identity.signer.public_key else None
+
     def _handle_live(self, now: Instant) -> None:
+        self._place = None
+        if self._is_shown:
+            self.papers.note_shown(self._around.identity.signer.public_key)
         self._letters.handle_live()
         self._paths.handle_live(now)
         self._steering = None
         self._letters.offer_if_untold(now)
 
     def _handle_session_ended(self, now: Instant) -> None:
-        certificate = self.papers.certificate
-        unix = self._around.calendar.unix(now)
-        if self._around.identity.certificate.not_after <= unix:
-            self._trouble = "the own certificate has expired"
-        elif certificate is not None and certificate.not_after <= unix:
-            self._trouble = f"the certificate of {self.name} has expired"
+        self._account.note_end(now)
         self._paths.restart(now)
 
     def _handle_close(self, reason: CloseReason, now: Instant) -> None:
@@ -549,9 +587,8 @@ class Peer:
 
     def _end(self, reason: CloseReason | None) -> None:
         """Wipes the keys at once; with a reason the peer is told first, so that it does so too."""
-        live, primary = self._keying.live, self._paths.primary
-        if reason is not None and live is not None and primary is not None:
-            self._lane.send_control(live.local_index, encode_control(Close(reason)), primary.address)
+        if reason is not None:
+            self._say_close(reason)
         self._keying.end()
         self._gateway.close()
         self._inbox.clear()
@@ -560,6 +597,11 @@ class Peer:
         self._paths.is_measuring = False
         self._letters.forget_offers()
         self._lane.dismiss(self.name)
+
+    def _say_close(self, reason: CloseReason) -> None:
+        live, primary = self._keying.live, self._paths.primary
+        if live is not None and primary is not None:
+            self._lane.send_control(live.local_index, encode_control(Close(reason)), primary.address)
 
     # paths
 
@@ -656,7 +698,10 @@ class Peer:
         self._drain_keying(now)
         self._drain_paths(now)
         if self.papers.record.enabled:
-            self._keying.pursue(self._paths.primary, now)
+            # Whoever calls is asked where it calls from: a copy may sit at the end of the primary.
+            caller = self._callers.first(now)
+            if self._keying.pursue(caller or self._paths.primary, now) and caller is not None:
+                self._callers.drop(caller.address)
             self._drain_keying(now)
         is_pathless = self._paths.primary is None and self.is_introduced and self.papers.offer is not None
         self._pathless = (self._pathless or now) if is_pathless else None
@@ -667,7 +712,7 @@ class Peer:
         record = self.papers.take_changed_record()
         if record is not None:
             self._events.append(StoreRecord(record))
-        self._show(now)
+        self._events.extend(self._account.news(now, is_service_up=self._letters.is_service_up))
 
     def _drain_keying(self, now: Instant) -> None:
         for event in drain(self._keying.poll_event):
@@ -680,6 +725,10 @@ class Peer:
                     self._handle_session_ended(now)
                 case AttemptFailed():
                     self._paths.doubt(now)
+                case Collided():
+                    self._handle_collided()
+                case Rebuffed():
+                    self._account.note_rebuff()
                 case CallDue(to=to):
                     if self._gateway.is_open:
                         self._transmits.append(Transmit(to, self._gateway.wrap_call(now)))
@@ -711,26 +760,3 @@ class Peer:
         unwanted = self._opener.take_unwanted(self._paths, now)
         if unwanted:
             self._events.append(SocketsUnwanted(unwanted))
-
-    # what a person sees
-
-    def _show(self, now: Instant) -> None:
-        """Tells what has changed for a person. The sentence itself is made only then: it looks at every attempt."""
-        state, primary = self.state, self._paths.primary
-        kind = primary.kind if primary is not None else None
-        shown = (state, kind, *(() if state is PeerState.CONNECTED else (self._trouble, self._letters.is_service_up)))
-        if shown != self._shown:
-            self._shown = shown
-            self._events.append(PeerChanged(self.name, state, self._why(state, now)))
-
-    def _why(self, state: PeerState, now: Instant) -> str:
-        trouble = "" if state is PeerState.CONNECTED else self._trouble
-        return trouble or explain_state(
-            state,
-            self.papers,
-            self._paths,
-            self._around.here(),
-            guesses=self._opener.spent,
-            is_guessing=self._opener.is_guessing,
-            now=now,
-        )

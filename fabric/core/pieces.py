@@ -1,7 +1,7 @@
 """Handshake messages cut into pieces that fit a gated datagram, and put together again within a fixed bound.
 
 One `Reassembly` belongs to one peer, and sees only pieces that passed that peer's gate: strangers never make it
-hold a byte. It holds at most one unfinished message of each kind.
+hold a byte. It holds at most one unfinished message of each kind and sender, and eight in all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fabric.wire.handshake import (
     kind_of,
 )
 
+MAX_UNFINISHED = 8
 HOLD_S = 10.0
 """An unfinished message yields to any other after this: its sender has long begun anew."""
 
@@ -54,45 +55,45 @@ class _Unfinished:
 
 
 class Reassembly:
-    """Puts the messages of one peer together; of each kind the newest by its sender's clock wins.
+    """Puts the messages of one peer together; of each kind and sender the newest by its sender's clock wins.
 
     That order matters: pieces that were recorded earlier and are sent again pass the gate, and must not be able
-    to push out the message that is just arriving.
+    to push out the message that is just arriving. Nor must those of a copy of the peer, which is at another address.
     """
 
     __slots__ = ("_unfinished",)
 
     def __init__(self) -> None:
-        self._unfinished: dict[MessageKind, _Unfinished] = {}
+        self._unfinished: dict[tuple[MessageKind, str], _Unfinished] = {}
 
     def __len__(self) -> int:
         """How many bytes of messages are held."""
         return sum(len(content) for held in self._unfinished.values() for content in held.contents.values())
 
-    def add(self, piece: Piece, now: Instant) -> bytes | None:
-        """Returns the message that `piece` completes, or None.
+    def add(self, piece: Piece, now: Instant, sender: str = "") -> bytes | None:
+        """Returns the message that `piece`, which came from `sender`, completes, or None.
 
         Raises `DecodeError` for a piece that contradicts one held already, and where the whole does not have the
         hash that its pieces named; what was held of that message is then dropped.
         """
-        held = self._claim(piece, now)
+        held = self._claim(piece, now, sender)
         if held is None:
             return None
         if held.contents.setdefault(piece.index, piece.content) != piece.content:
-            del self._unfinished[piece.kind]
+            del self._unfinished[piece.kind, sender]
             raise DecodeError("two different pieces for one place")
         if len(held.contents) < held.count:
             return None
-        del self._unfinished[piece.kind]
+        del self._unfinished[piece.kind, sender]
         return _joined(held, piece.kind)
 
     def clear(self) -> None:
         """Forgets every unfinished message."""
         self._unfinished.clear()
 
-    def _claim(self, piece: Piece, now: Instant) -> _Unfinished | None:
+    def _claim(self, piece: Piece, now: Instant, sender: str) -> _Unfinished | None:
         """Returns where `piece` belongs, making room for it; None where a newer message is arriving."""
-        held = self._unfinished.get(piece.kind)
+        held = self._unfinished.get((piece.kind, sender))
         if held is not None:
             if held.digest == piece.digest and held.count == piece.count:
                 held.unix_ms = max(held.unix_ms, piece.unix_ms)
@@ -100,7 +101,9 @@ class Reassembly:
             if piece.unix_ms < held.unix_ms and now < held.since + HOLD_S:
                 return None
         held = _Unfinished(piece.digest, piece.count, piece.unix_ms, now)
-        self._unfinished[piece.kind] = held
+        self._unfinished[piece.kind, sender] = held
+        if len(self._unfinished) > MAX_UNFINISHED:
+            del self._unfinished[min(self._unfinished, key=lambda each: self._unfinished[each].since)]
         return held
 
 

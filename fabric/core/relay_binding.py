@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from fabric.core.machine import NEVER, Instant
 from fabric.core.pace import Pace
+from fabric.core.relay_rival import Moves
 from fabric.wire.address import Address
 
 BINDS_PER_S = 50.0
@@ -40,6 +41,7 @@ class Binding:
     pause_s: float = 0.0
     bound_at: Instant = -NEVER
     anew: Pace = field(default_factory=lambda: Pace(ANEW_S, ANEW_AT_ONCE))
+    moves: Moves = field(default_factory=Moves)
     is_dead: bool = False
     """The relay doesn't take this grant, and won't."""
     is_vain: bool = False
@@ -116,7 +118,7 @@ class Bindings:
             del self._by_grant[known.grant_id]
             known.rest()
             binding.channel, binding.bound_at = known.channel, known.bound_at
-            binding.pause_s, binding.anew = known.pause_s, known.anew
+            binding.pause_s, binding.anew, binding.moves = known.pause_s, known.anew, known.moves
         self._by_peer[peer] = self._by_grant[grant_id] = self._living[peer] = binding
         if binding.channel is not None:
             self._file(binding, binding.channel)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from fabric.core.machine import NEVER, Draw, Instant, Transmit
 from fabric.core.relay_binding import BINDS_AT_ONCE, PAUSE_S, Binding, Bindings, BindQueue
+from fabric.core.relay_rival import Moves
 from fabric.core.relay_tls import ChannelsChanged, StationEvent, TlsLink
 from fabric.core.relay_upkeep import REFRESH_RETRIES_MOVED_S, Lookout, Sight, Upkeep
 from fabric.errors import DecodeError
@@ -51,7 +52,8 @@ class Ports:
 
     `sign` signs a cookie and a grant id by the own identity key. `announce` takes events, `transmit` datagrams;
     `review` hears of each peer that the relay began or ceased to serve; `may_call` counts a call to an address that
-    never answered, and says whether there may be one.
+    never answered, and says whether there may be one. `suspect` hears of a peer whose channel somebody else seems to
+    bind.
     """
 
     sign: Callable[[bytes, bytes], bytes]
@@ -60,6 +62,7 @@ class Ports:
     transmit: Callable[[Transmit], None]
     review: Callable[[str], None]
     may_call: Callable[[Instant], bool]
+    suspect: Callable[[str, Instant], None]
 
 
 @dataclass(slots=True)
@@ -127,6 +130,11 @@ class Station:
         """Whether the relay is there, but has been asked for a channel to this peer in vain."""
         binding = self._bindings.of_peer(peer)
         return binding is not None and binding.is_vain
+
+    def moves(self, peer: str) -> Moves | None:
+        """Returns what the relay tells of how often the channel to this peer was moved."""
+        binding = self._bindings.of_peer(peer)
+        return binding.moves if binding else None
 
     def channel(self, peer: str) -> Address | None:
         binding = self._bindings.of_peer(peer)
@@ -244,6 +252,9 @@ class Station:
         binding.rest()
         binding.bound_at = now
         self._note_vain(binding, is_vain=False)
+        binding.moves.note_told(channel, message.moves, now)
+        if binding.moves.is_contested(now):
+            self._ports.suspect(binding.peer, now)
         self._bindings.set_channel(binding, channel)
         if way is self._active:
             self._upkeep.plan(now + self._interval(way))
@@ -433,6 +444,7 @@ class Station:
         if cookie is None:
             self._say(way, wire.Bind(wire.NO_COOKIE, wire.NO_SIGNATURE, binding.grant))
         else:
+            binding.moves.note_asked()
             self._say(way, wire.Bind(cookie, self._ports.sign(cookie, binding.grant_id), binding.grant))
 
     def _refresh(self, now: Instant) -> None:

@@ -17,11 +17,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from fabric.core.askable import is_askable
-from fabric.core.events import RelaysNamed
+from fabric.core.events import RelayContested, RelaysNamed
 from fabric.core.identity import Identity
 from fabric.core.machine import Draw, Instant, Transmit
 from fabric.core.pace import Pace
 from fabric.core.relay_choice import PeerRelays, usable_places
+from fabric.core.relay_rival import TOLD_AGAIN_S, first_contested
 from fabric.core.relay_station import Ports, Station
 from fabric.core.relay_tls import ChannelsChanged, StationEvent
 from fabric.crypto.signature import LABEL_RELAY
@@ -52,7 +53,7 @@ then one call in 7.5 s."""
 DUMMY_IP = "192.0.0.8"
 """In the addresses of a relay whose name doesn't resolve here, but perhaps at a proxy: RFC 7600 section 6."""
 
-RelayEvent = StationEvent | RelaysNamed
+RelayEvent = StationEvent | RelaysNamed | RelayContested
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class RelayState:
 
 
 class Relays:
-    """Events: `RelaysNamed`, `RelayLinkWanted`, `RelayLinkUnwanted`, `ChannelsChanged`."""
+    """Events: `RelaysNamed`, `RelayLinkWanted`, `RelayLinkUnwanted`, `RelayContested`, `ChannelsChanged`."""
 
     def __init__(self, identity: Identity, draw: Draw, now: Instant) -> None:
         self._identity = identity
@@ -97,6 +98,7 @@ class Relays:
         self._let_go_at: dict[str, Instant] = {}
         """By peer that uses more than it needs; the earliest first, as all have the same time to wait."""
         self._calls = Pace(CALL_PAUSE_S, CALLS_AT_ONCE)
+        self._rivals_told = Pace(TOLD_AGAIN_S, 1)
         self._dummies: dict[RelayPlace, Address] = {}
         self._transmits: deque[Transmit] = deque()
         self._events: deque[RelayEvent] = deque()
@@ -158,6 +160,12 @@ class Relays:
     def states(self) -> tuple[RelayState, ...]:
         """Returns what there is to see of each relay that is in use."""
         return tuple(RelayState(place, s.active, s.channel_count) for place, s in self._stations.items())
+
+    def contested(self, peer: str, now: Instant) -> RelayPlace | None:
+        """Returns the first of the peer's relays that says that somebody else binds there with the own key, again and
+        again."""
+        moves = {place: self._stations[place].moves(peer) for place in self._used(peer)}
+        return first_contested(moves, now)
 
     def channels(self, peer: str) -> tuple[Address, ...]:
         """Returns what leads to the peer through relays: UDP before TLS, and then in the service's order."""
@@ -297,12 +305,23 @@ class Relays:
         station = self._stations.get(place)
         if station is None:
             ports = Ports(
-                self._sign, self._draw, self._events.append, self._transmits.append, self._note, self._calls.try_take
+                sign=self._sign,
+                draw=self._draw,
+                announce=self._events.append,
+                transmit=self._transmits.append,
+                review=self._note,
+                may_call=self._calls.try_take,
+                suspect=self._suspect,
             )
             station = Station(place, ports, now)
             station.interval_s = self._interval_s
             self._stations[place] = station
         return station
+
+    def _suspect(self, peer: str, now: Instant) -> None:
+        place = self.contested(peer, now)
+        if place is not None and self._rivals_told.try_take(now):
+            self._events.append(RelayContested(place))
 
     def _note(self, peer: str) -> None:
         self._to_review[peer] = None

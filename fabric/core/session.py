@@ -60,13 +60,23 @@ class Sessions:
         if not awaiting:
             self.confirm(keys.local_index, now)
 
+    def abandon(self, local_index: int) -> None:
+        """Wipes the keys of a session that still awaits its first record."""
+        if self.awaits(local_index):
+            self._drop_waiting()
+
+    def awaits(self, local_index: int) -> bool:
+        """Whether this session is live once its first record has opened."""
+        return self.waiting is not None and self.waiting.local_index == local_index
+
     def confirm(self, local_index: int, now: Instant) -> bool:
         """The waiting session is live from now on. False where it is not that one."""
-        if self.waiting is None or self.waiting.local_index != local_index:
+        waiting = self.waiting
+        if waiting is None or waiting.local_index != local_index:
             return False
         if self.live is not None:
             self._straggling[self.live.local_index] = now + self._settings.straggler_s
-        self.live, self.waiting = self.waiting, None
+        self.live, self.waiting = waiting, None
         self._lane.promote(local_index)
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fabric.core.entanglement import Entangle
 from fabric.crypto.aead import Suite
 
 
@@ -36,6 +37,9 @@ class Settings:
 
     find_on_lan: bool = True
     """Peers are looked for on the local network by multicast."""
+
+    entangle: Entangle = Entangle.ENFORCE
+    """What a collision of root secrets does here."""
 
     intent_life_s: float = 30 * 86400.0
     offer_life_s: int = 300

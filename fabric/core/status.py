@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fabric.core.entanglement import Alarm
 from fabric.wire.address import Address, CandidateKind
 from fabric.wire.nat import NatBehaviour
 
@@ -74,6 +75,19 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustStatus:
+    """`name` may be of a peer that was removed. `is_entangled`: a root secret is held that is shared with it."""
+
+    name: str
+    fingerprint: str | None
+    safety_number: str | None
+    is_verified: bool
+    is_entangled: bool
+    alarm: Alarm | None
+    is_past: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     name: str
     state: PeerState
@@ -90,5 +104,6 @@ class PeerStatus:
     attempts: tuple[Attempt, ...] = ()
     nat: NatBehaviour | None = None
     """What the peer's offer says of its NAT."""
+    trust: TrustStatus | None = None
     guesses: int = 0
     """Probes spent on guessing ports of a NAT that gives every destination another one."""

@@ -10,13 +10,14 @@ PAUSE_S = 10.0
 
 
 class Talk:
-    def __init__(self) -> None:
+    def __init__(self, pause_s: float = PAUSE_S) -> None:
+        self._pause_s = pause_s
         self._records = 0
         self._last: Instant = -NEVER
 
     def note(self, records: int, now: Instant) -> bool:
         """So many records passed just now; returns whether that makes a conversation."""
-        self._records = records + (self._records if now - self._last < PAUSE_S else 0)
+        self._records = records + (self._records if now - self._last < self._pause_s else 0)
         self._last = now
         return self._records >= RECORDS
 

@@ -24,6 +24,8 @@ from fabric.lab.program import Program
 from fabric.lab.site import Host
 
 CHUNK_BYTES = 1 << 18
+_SO_MAX_PACING_RATE = 47
+"""As in Linux' asm-generic/socket.h; Python has no name for it."""
 ETHERTYPE_EXPERIMENT = 0x88B5
 """IEEE 802 local experimental ethertype 1: nothing in any kernel answers to it."""
 ETHERTYPE_VLAN = 0x8100
@@ -55,9 +57,21 @@ class Transferred:
 
 
 class Transfer:
-    """A file of `length_bytes` random bytes on its way from one host to another, over one TCP connection."""
+    """A file of `length_bytes` random bytes on its way from one host to another, over one TCP connection.
 
-    def __init__(self, sender: Host, receiver: Host, address: str, length_bytes: int, directory: Path) -> None:
+    With `bytes_per_s` the sender's kernel paces it; without, it takes what there is, and so fills some queue until
+    frames are dropped, of others too.
+    """
+
+    def __init__(
+        self,
+        sender: Host,
+        receiver: Host,
+        address: str,
+        length_bytes: int,
+        directory: Path,
+        bytes_per_s: int | None = None,
+    ) -> None:
         self.length_bytes, self._address = length_bytes, address
         self._source, self._target = (directory / f"file-{sender.name}-{receiver.name}.{end}" for end in ("out", "in"))
         _write_random(self._source, length_bytes)
@@ -68,6 +82,8 @@ class Transfer:
         self._listener.settimeout(10)
         self._socket = sender.namespace.inside(lambda: socket.socket(family, socket.SOCK_STREAM))
         self._socket.settimeout(30)
+        if bytes_per_s is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, bytes_per_s)
         self.started = time.monotonic()
         self.seconds = 0.0
         self._threads = [threading.Thread(target=self._guard, args=(act,)) for act in (self._receive, self._send)]

@@ -15,6 +15,8 @@ from fabric.core.path import (
     MAX_STRAY_TRIES,
     PROBES_AT_ONCE,
     PROBES_PER_S,
+    STRAYS_AT_ONCE,
+    STRAYS_PER_S,
     DoorDue,
     PathAgent,
 )
@@ -82,6 +84,22 @@ def test_a_peer_that_speaks_from_a_victims_addresses_does_not_aim_us_at_it() -> 
 
     sent = run(agent, HOUR_S, speak)
     assert sent[VICTIM, Transport.UDP] <= PROBES_AT_ONCE + PROBES_PER_S * HOUR_S + 1
+
+
+def test_of_the_addresses_that_a_peer_forges_before_there_is_a_session_few_are_asked() -> None:
+    """Whom we ask is let in where a flood is kept out: of a peer's flood nearly all would be."""
+    agent, genuine = make_agent(), Address(VICTIM, 1999)
+    agent.handle_gated(genuine, 0.0)
+    asked: set[Address] = set()
+    for tick in range(100):
+        now = tick / 10
+        for number in range(20):
+            agent.handle_gated(Address(VICTIM, 2000 + tick * 20 + number), now)
+        agent.handle_gated(genuine, now)
+        agent.handle_timeout(now)
+        asked |= {due.to for due in drain(agent.poll_probe)}
+    assert genuine in asked
+    assert STRAYS_AT_ONCE / 2 < len(asked) <= STRAYS_AT_ONCE + 10 * STRAYS_PER_S
 
 
 @pytest.mark.slow

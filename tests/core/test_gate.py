@@ -134,3 +134,11 @@ def test_setting_the_clock_back_opens_nothing() -> None:
     assert freshness.accept(ms(NOW), b"x", NOW)
     assert freshness.accept(ms(NOW + 3600), b"y", NOW + 3600)
     assert not freshness.accept(ms(NOW), b"x", NOW)
+
+
+def test_one_sender_leaves_room_for_another_whatever_dates_it_gives() -> None:
+    freshness = Freshness(capacity=16)
+    assert sum(freshness.accept(ms(NOW + 290) + index, b"x", NOW, "copy") for index in range(100)) == 14
+    assert all(freshness.accept(ms(NOW) + index, b"x", NOW, "real") for index in range(100))
+    assert len(freshness) == 16
+    assert not any(freshness.accept(ms(NOW) + index, b"x", NOW, "other") for index in range(100))

@@ -6,10 +6,14 @@ import random
 
 import pytest
 
+from fabric.core.entanglement import UNMET, Entangled
 from fabric.core.gate import Freshness
 from fabric.core.handshake import Party
 from fabric.core.machine import Calendar, drain
-from fabric.core.negotiation import HELLO_BURST, Agreed, FinishRepeated, Negotiation
+from fabric.core.negotiation import HELLO_BURST, Agreed, NegotiationEvent, RecordDue
+from fabric.core.negotiation_client import ClientNegotiation
+from fabric.core.negotiation_server import ServerNegotiation
+from fabric.core.pair import Pair
 from fabric.crypto.aead import Suite
 from fabric.errors import AuthenticationError, DecodeError
 from fabric.wire.address import Address
@@ -22,20 +26,27 @@ FORGED = Address("203.0.113.66", 666)
 
 
 class Side:
-    """One end, with what it is handed and what it sends."""
+    """One end, with what it is handed and what it sends, and what it holds of the root."""
+
+    entangled = UNMET
+
+    def hold(self, entangled: Entangled) -> None:
+        self.entangled = entangled
 
     def __init__(self, town: Town, me: str, peer: str) -> None:
         identity = town.identity(me)
         party = Party(me, "home", identity.certificate.der, identity.signer, (Suite.CHACHA20_POLY1305,))
         source = random.Random(me)
-        self.machine = Negotiation(
+        pair = Pair(
             lambda: party,
             peer,
             lambda der: identity.trust.check(der, name=peer, unix=UNIX, pinned_key=None),
             Calendar(UNIX),
             source.randbytes,
             lambda: source.getrandbits(32),
+            self,
         )
+        self.machine = ClientNegotiation(pair) if pair.is_client else ServerNegotiation(pair)
         self.freshness = Freshness()
 
     def take(self, source: Address, message: bytes, now: float) -> None:
@@ -44,7 +55,7 @@ class Side:
     def sent(self) -> list[tuple[Address, bytes]]:
         return [(outgoing.to, outgoing.message) for outgoing in drain(self.machine.poll_outgoing)]
 
-    def events(self) -> list[Agreed | FinishRepeated]:
+    def events(self) -> list[NegotiationEvent]:
         return list(drain(self.machine.poll_event))
 
 
@@ -55,6 +66,7 @@ def pair() -> tuple[Side, Side]:
 
 
 def hello(client: Side, now: float = 0.0) -> bytes:
+    assert isinstance(client.machine, ClientNegotiation)
     client.machine.begin(SERVER, 0.01, now)
     ((to, message),) = client.sent()
     assert to == SERVER
@@ -83,9 +95,9 @@ def test_both_agree_on_keys_in_one_round_trip_and_a_half(pair: tuple[Side, Side]
     assert isinstance(theirs, Agreed)
     assert ours.awaiting
     assert not theirs.awaiting
-    assert ours.established.keys.seal_key == theirs.established.keys.open_key
-    assert ours.established.keys.open_key == theirs.established.keys.seal_key
-    assert ours.established.exporter == theirs.established.exporter
+    assert ours.keys.seal_key == theirs.keys.open_key
+    assert ours.keys.open_key == theirs.keys.seal_key
+    assert client.entangled.roots == server.entangled.roots != ()
 
 
 def test_an_unanswered_hello_is_followed_by_a_fresh_one_ever_more_slowly(pair: tuple[Side, Side]) -> None:
@@ -113,7 +125,7 @@ def test_finish_is_sent_again_until_the_first_record_opens(pair: tuple[Side, Sid
     assert client.sent() == [(SERVER, message)]
     (agreed,) = client.events()
     assert isinstance(agreed, Agreed)
-    client.machine.confirm(agreed.established.keys.local_index)
+    client.machine.confirm(agreed.keys.local_index, 0.0)
     assert client.machine.next_timeout() is None
 
 
@@ -124,7 +136,7 @@ def test_a_repeated_finish_is_told_apart_and_answered_for_a_while_only(pair: tup
     (agreed,) = server.events()
     assert isinstance(agreed, Agreed)
     server.take(FORGED, message, 1.0)
-    assert server.events() == [FinishRepeated(agreed.established.keys.local_index, CLIENT)]
+    assert server.events() == [RecordDue(agreed.keys.local_index, CLIENT)]
     with pytest.raises(AuthenticationError):
         server.take(CLIENT, message, 60.0)
 

@@ -11,7 +11,7 @@ from fabric.core.status import PathKind, PeerState
 from fabric.wire.address import Address
 from fabric.wire.offer import decode_offer
 from fabric.wire.path import GatedKind
-from fabric.wire.rendezvous import DeliverOffer, Introduction, ToEndpoint, Withdrawn
+from fabric.wire.rendezvous import DeliverOffer, Introduction, Refused, ToEndpoint, Withdrawn
 from tests.core.town import UNIX
 from tests.core.village import House, Village
 
@@ -72,7 +72,8 @@ def test_remove_ends_it_at_once_on_both_sides(village: Village) -> None:
     assert house.lane.keys == {}
     assert house.records[B].removed
     village.run(0.1)
-    assert ForgetRecord(B) in house.told
+    assert house.records[B].past
+    assert house.records[B].is_met
     assert village.houses[B].lane.keys == {}
     assert village.houses[B].lane.ports == {}
     assert state(village, B, A) is PeerState.PENDING
@@ -103,7 +104,18 @@ def test_a_removal_while_the_service_is_away_is_told_when_it_is_back(village: Vi
     village.is_service_up = True
     village.connect(restarted)
     village.run(1.0)
-    assert ForgetRecord(B) in restarted.told
+    assert restarted.records[B].past
+
+
+def test_a_peer_that_was_never_met_is_forgotten_altogether(village: Village) -> None:
+    house = village.houses[A]
+    house.node.add(B, None, village.now)
+    village.settle(house)
+    house.node.remove(B, village.now)
+    village.settle(house)
+    village.run(1.0)
+    assert ForgetRecord(B) in house.told
+    assert B not in house.records
 
 
 def test_disable_and_enable(village: Village) -> None:
@@ -309,6 +321,18 @@ def test_a_peer_that_was_met_is_never_another_key(village: Village) -> None:
     village.tell(A, msgspec.structs.replace(genuine, certificate=thief.certificate.der))
     village.run(5.0)
     assert village.houses[A].node.counters["unauthentic_message"] == 1
+    assert village.are_connected(A, B)
+
+
+def test_a_key_bundle_that_the_service_refuses_is_counted(village: Village) -> None:
+    village.meet(A, B)
+    counters = village.houses[A].node.counters
+    village.tell(A, Refused("StateIntent", "no"))
+    village.run(5.0)
+    assert not counters
+    village.tell(A, Refused("PublishBundle", "a newer bundle is stored"))
+    village.run(5.0)
+    assert counters == {"refused_bundle": 1}
     assert village.are_connected(A, B)
 
 

@@ -248,6 +248,17 @@ def test_whoever_only_answers_notices_the_silence_after_a_conversation(peer: Pee
     assert peer.now - died < 5.5
 
 
+def test_what_keeps_an_idle_path_open_is_no_conversation_whose_end_is_asked_about(peer: Peer) -> None:
+    peer.answering = {PUBLIC: 0.02}
+    peer.offer(PUBLIC)
+    peer.run(30.0)
+    peer.sent.clear()
+    for _ in range(20):
+        peer.agent.handle_heard(peer.now)  # the peer's probe, a record as all others
+        peer.run(6.9)
+    assert peer.sent == []
+
+
 def test_a_path_that_came_and_went_has_to_show_more_before_it_is_primary_again(peer: Peer) -> None:
     peer.answering = {RELAY: 0.05, PUBLIC: 0.02}
     peer.agent.handle_channels([RELAY], peer.now)

@@ -154,3 +154,15 @@ def test_what_is_cleared_is_gone() -> None:
 def test_a_message_is_named_by_its_hash() -> None:
     assert {piece.digest for piece in cut(hello(1))} == {message_digest(hello(1))}
     assert message_digest(hello(1)) != message_digest(hello(2))
+
+
+def test_pieces_of_a_copy_elsewhere_do_not_push_out_the_message_that_is_arriving() -> None:
+    reassembly = Reassembly()
+    first, second = cut(hello(1))
+    assert reassembly.add(first, NOW, "real") is None
+    for sender in range(6):
+        for index in range(10):
+            copied = Piece(MessageKind.HELLO, 0, 2, 2**60, bytes([index]) * 16, b"x")
+            assert reassembly.add(copied, NOW + 0.01, f"copy {sender}") is None
+    assert len(reassembly) < 8 * 1200
+    assert reassembly.add(second, NOW + 0.02, "real") == hello(1)

@@ -9,7 +9,7 @@ from fabric.core.identity import Identity
 from fabric.crypto.signature import Ed25519Signer
 from fabric.custody.memory import MemoryCustodian
 from fabric.identity.authority import Authority
-from fabric.identity.certificate import decode_certificate
+from fabric.identity.certificate import Certificate, decode_certificate
 from fabric.identity.intent import peek_intent
 from fabric.identity.request import decode_request, make_request
 from fabric.identity.trust import Trust
@@ -44,15 +44,15 @@ class Town:
         """A new key under `name`: what a thief or a mistaken authority would have."""
         seed = self._random.randbytes(32)
         self._seeds[name] = seed
-        signer = MemoryCustodian(seed)
-        bundle = signer.next_bundle(name, self._random.randbytes, UNIX)
+        signer = MemoryCustodian(seed, draw=self._random.randbytes)
+        bundle = signer.next_bundle(name, UNIX)
         return Identity(
             name=name,
             network="home",
             certificate=decode_certificate(self.certify(name, UNIX - 60, UNIX + life_s)),
             trust=Trust(self.authority.root_der, "home", None),
             signer=signer,
-            secrets=signer.secrets,
+            opener=signer,
             bundle=bundle,
         )
 
@@ -67,6 +67,18 @@ class Town:
             serial=self._random.getrandbits(120),
             not_before=not_before,
             not_after=not_after,
+        )
+
+    def certify_request(self, name: str, request: bytes, like: Certificate) -> bytes:
+        """Returns a certificate over another key of the name, with the addresses and the end of the one before."""
+        return self.authority.issue_endpoint(
+            decode_request(request),
+            name,
+            addresses=like.addresses,
+            tags=(),
+            serial=self._random.getrandbits(120),
+            not_before=like.not_before,
+            not_after=like.not_after + 1.0,
         )
 
     def states(self, intent: bytes, recipient: str) -> bool:

@@ -11,10 +11,10 @@ import ipaddress
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fabric.core.events import Event, StoreRecord
+from fabric.core.events import Event, ForgetRecord, StoreRecord
 from fabric.core.machine import Calendar, drain
 from fabric.core.node import Node
 from fabric.core.records import PeerRecord
@@ -157,11 +157,10 @@ class Village:
 
     def settle(self, house: House) -> None:
         """The driver's rule: events, then transmits and messages, then what the lane has to send."""
-        events: Iterator[Event] = drain(house.node.poll_event)
-        for event in events:
-            house.told.append(event)
-            if isinstance(event, StoreRecord):
-                house.records[event.record.name] = event.record
+        while events := self._take_events(house):
+            house.told.extend(events)
+            self.keep(house, events)
+            house.node.handle_stored(self.now)
         for transmit in drain(house.node.poll_transmit):
             self._send(house, transmit.to, transmit.payload)
         for _link, message in drain(house.node.poll_message):
@@ -169,6 +168,20 @@ class Village:
         said, house.lane.said[:] = list(house.lane.said), []
         for index, payload, to in said:
             self._send(house, to, payload, index=index)
+
+    @staticmethod
+    def _take_events(house: House) -> list[Event]:
+        return list(drain(house.node.poll_event))
+
+    def keep(self, house: House, events: Sequence[Event]) -> None:
+        for event in events:
+            match event:
+                case StoreRecord(record=record):
+                    house.records[record.name] = record
+                case ForgetRecord(name=name):
+                    house.records.pop(name, None)
+                case _:
+                    pass
 
     def inject(self, source: Address, target: House, payload: bytes) -> None:
         """A stranger's datagram, delivered now."""
@@ -203,8 +216,8 @@ class Village:
             self._later(LATENCY_S, lambda: self._deliver(name, to, source, payload, index))
 
     def _deliver(self, name: str, to: Address, source: Address, payload: bytes, index: int | None) -> None:
-        house = self.houses[name]
-        if house.address != to:
+        house = self.houses.get(name)
+        if house is None or house.address != to:
             return
         if index is None:
             house.node.handle_datagram(source, payload, self.now)
@@ -230,8 +243,8 @@ class Village:
             self._later(LATENCY_S, lambda: self._hear(name, told))
 
     def _hear(self, name: str, message: ToEndpoint) -> None:
-        house = self.houses[name]
-        if self.is_service_up:
+        house = self.houses.get(name)
+        if self.is_service_up and house is not None:
             house.node.handle_service_message(1, message, self.now)
             self.settle(house)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, defaultdict
 
-from fabric.core.events import ForgetRecord, ServiceRejected, StoreRecord
+from fabric.core.events import ServiceRejected
 from fabric.core.machine import Calendar, drain
 from fabric.core.node import Node
 from fabric.core.records import PeerRecord
@@ -133,14 +133,11 @@ class Storm(Village):
 
     def settle(self, house: House) -> None:
         """As in a village; what is said to the service arrives only while the channel that it was said on stands."""
-        for event in drain(house.node.poll_event):
-            match event:
-                case StoreRecord(record=record):
-                    house.records[record.name] = record
-                case ForgetRecord(name=name):
-                    house.records.pop(name, None)
-                case ServiceRejected():
-                    self._later(1.0, lambda: self._connect_again(house))
+        while events := self._take_events(house):
+            self.keep(house, events)
+            house.node.handle_stored(self.now)
+            if any(isinstance(event, ServiceRejected) for event in events):
+                self._later(1.0, lambda: self._connect_again(house))
         for transmit in drain(house.node.poll_transmit):
             self._send(house, transmit.to, transmit.payload)
         channel = self.channels[house.name]

@@ -19,6 +19,8 @@ from tests.core.town import UNIX
 from tests.core.village import House
 from tests.fuzz.storm import OFFSET, Storm
 
+pytestmark = pytest.mark.slow
+
 WALKS = int(os.environ.get("FABRIC_WALKS", "5"))
 STEPS = 60
 NAMES = ("a.home", "b.home", "zz.home")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -55,6 +56,12 @@ def relayed_world(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
 def hostile_world(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world whose discovery service does what a test tells it to."""
     return watched(World(seed, is_hostile=True), monkeypatch)
+
+
+@pytest.fixture(name="watched")
+def watched_fixture(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], World]:
+    """Makes the witness of a world that a test made by itself see every seal."""
+    return lambda world: watched(world, monkeypatch)
 
 
 def watched(world: World, monkeypatch: pytest.MonkeyPatch) -> World:

@@ -8,13 +8,14 @@ from discovery.core.channel import ServiceIdentity
 from discovery.core.records import KeyRecord
 from discovery.core.service import Service
 from discovery.core.settings import Settings
-from discovery.core.store import MemoryStore
+from discovery.core.signatory import Present
+from discovery.core.store import MemoryStore, Store
 from fabric.core.machine import Calendar, Draw, Instant
 from fabric.crypto.signature import Ed25519Signer
 from fabric.identity.certificate import Certificate, decode_certificate
 from fabric.identity.enrolment_key import enrolment_proof
 from fabric.identity.request import make_request
-from fabric.wire.rendezvous import EnrolmentAnswer, EnrolmentRequest
+from fabric.wire.rendezvous import EnrolmentAnswer, EnrolmentRequest, RelayPlace
 from tests.sim.disk import Disk
 from tests.sim.introducer import Introducer
 from tests.sim.office import Office
@@ -42,16 +43,24 @@ class Discovery(Protocol):
 
 
 class HonestDiscovery:
-    """The product's service, over its store in memory, with one enrolment key of any number of uses."""
+    """The product's service, over a store in memory or another, with one enrolment key of any number of uses."""
 
-    def __init__(self, office: Office, settings: Settings, calendar: Calendar, draw: Draw, now: Instant) -> None:
-        self.store = MemoryStore()
+    def __init__(
+        self,
+        office: Office,
+        settings: Settings,
+        calendar: Calendar,
+        draw: Draw,
+        now: Instant,
+        store: Store | None = None,
+    ) -> None:
+        self.store: Store = store or MemoryStore()
         self.tls_certificate = office.tls_certificate
         self._secret = draw(32)
         key = KeyRecord(KEY_ID, self._secret, created=calendar.unix(now), uses_left=None, expires=None)
         self.store.put_key(key)
         identity = ServiceIdentity(office.tls_certificate, office.service_signer)
-        self.desk = Service(office.authority, self.store, identity, draw, calendar, settings, now)
+        self.desk = Service(Present(office.authority), self.store, identity, draw, calendar, settings, now)
 
     def enrol(self, name: str, seed: bytes, source: str, now: Instant) -> Disk:
         request = make_request(seed, name)
@@ -75,11 +84,18 @@ class HonestDiscovery:
 class HostileDiscovery:
     """The introducer, with the authority's key in the same hands."""
 
-    def __init__(self, office: Office, stun: tuple[str, ...], calendar: Calendar, draw: Draw) -> None:
+    def __init__(
+        self,
+        office: Office,
+        stun: tuple[str, ...],
+        calendar: Calendar,
+        draw: Draw,
+        relays: tuple[RelayPlace, ...] = (),
+    ) -> None:
         self.office = office
         self.stun = stun
         self.tls_certificate = office.tls_certificate
-        self.desk = Introducer(office, stun, calendar, draw)
+        self.desk = Introducer(office, stun, calendar, draw, relays)
         self._calendar = calendar
 
     def enrol(self, name: str, seed: bytes, source: str, now: Instant) -> Disk:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 from fabric.core.identity import Identity
 from fabric.core.records import PeerRecord, decode_record, encode_record
 from fabric.crypto.signature import Ed25519Signer
 from fabric.identity.bundle import BundleSecrets
+from fabric.identity.bundle_keys import open_with
 from fabric.identity.certificate import decode_certificate
 from fabric.identity.trust import Trust
 
@@ -24,6 +26,8 @@ class Disk:
     bundle: bytes | None = None
     secrets: list[bytes] = field(default_factory=list, repr=False)
     records: dict[str, bytes] = field(default_factory=dict, repr=False)
+    renewal: tuple[bytes, bytes] = (b"", b"")
+    """The certificate to be renewed, and the random value of the one request for that."""
 
     def store(self, record: PeerRecord) -> None:
         self.records[record.name] = encode_record(record)
@@ -43,6 +47,20 @@ class Disk:
             certificate=certificate,
             trust=Trust(self.authority, network, self.revocations or None),
             signer=Ed25519Signer(self.seed),
-            secrets=tuple(BundleSecrets.decode(data) for data in self.secrets),
+            opener=_Opener(self.secrets),
             bundle=self.bundle,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """Opens with what is on the disk at this moment."""
+
+    secrets: list[bytes] = field(repr=False)
+
+    def open(self, sealed: bytes, info: bytes) -> bytes:
+        return open_with(map(_decoded, self.secrets), sealed, info)
+
+
+_decoded = functools.lru_cache(20_000)(BundleSecrets.decode)
+"""Making the key pairs anew from their seeds is the most of it, and a disk is read again and again."""

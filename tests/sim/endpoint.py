@@ -31,7 +31,7 @@ from fabric.core.status import PathKind, PeerState, PeerStatus
 from fabric.wire.address import Address, Transport, address_of, target_of
 from fabric.wire.beacon import GROUP_4
 from fabric.wire.beacon import PORT as BEACON_PORT
-from fabric.wire.rendezvous import ToEndpoint
+from fabric.wire.rendezvous import ToEndpoint, ToService
 from tests.sim.disk import Disk
 from tests.sim.edge import Edge
 from tests.sim.frames import BROADCAST, Marked, bare, make_frame, with_vnet
@@ -97,7 +97,7 @@ class Endpoint:
         self._added: set[str] = set()
         self._disabled: set[str] = set()
         self._service = service
-        self._witness = witness
+        self.seen_by = self._witness = witness
         self._schedule = schedule
         self._draw = draw
         self._papers = Papers(disk, self.calendar, schedule, draw)
@@ -187,6 +187,16 @@ class Endpoint:
         self._tell_witness(peer)
         self._on().enable(peer, self._schedule.now)
         self._settle()
+
+    def reset_trust(self, peer: str, *, key: bool = False) -> None:
+        self._on().reset_trust(peer, key=key, now=self._schedule.now)
+        self._settle()
+
+    def say_to_service(self, message: ToService) -> None:
+        """Whatever a careless or a hostile endpoint would say on its own line."""
+        if self._line is None:
+            raise ValueError(f"{self.name} has no line")
+        self._line.say_to_service(message)
 
     def _tell_witness(self, peer: str) -> None:
         if peer in self._added - self._disabled:
@@ -360,6 +370,8 @@ class Endpoint:
             self._handle_event(node, event)
             if self.watch is not None:
                 self.watch(event)
+        if busy:
+            node.handle_stored(self._schedule.now)
         while (transmit := node.poll_transmit()) is not None:
             self.edge.send(transmit.to, transmit.payload)
         while (message := node.poll_message()) is not None:

@@ -12,15 +12,19 @@ from dataclasses import dataclass, field
 from fabric.core.machine import Calendar, Draw, Instant
 from fabric.crypto.digest import blake2b_256
 from fabric.crypto.signature import LABEL_CONTROL_CLIENT, LABEL_CONTROL_SERVER, verify
+from fabric.identity.authority import DAY_S
 from fabric.identity.certificate import Certificate, decode_certificate
+from fabric.identity.grant import PAIR_BYTES, Grant, sign_grant
 from fabric.identity.intent import peek_intent
 from fabric.wire.rendezvous import (
     Authenticate,
     Challenge,
     DeliverOffer,
+    Granted,
     IntentNoted,
     Introduction,
     PublishBundle,
+    RelayPlace,
     Renew,
     Renewed,
     Revocations,
@@ -34,6 +38,8 @@ from fabric.wire.rendezvous import (
 )
 from tests.sim.office import NETWORK, Office
 
+GRANT_MARGIN_S = 60.0
+
 
 @dataclass(slots=True)
 class Hoard:
@@ -46,21 +52,31 @@ class Hoard:
 
 
 class Introducer:
-    """`standing` are the intents that hold now: (who, whom)."""
+    """`standing` are the intents that hold now: (who, whom). `relays` are granted to every pair."""
 
-    def __init__(self, office: Office, stun: tuple[str, ...], calendar: Calendar, draw: Draw) -> None:
+    def __init__(
+        self,
+        office: Office,
+        stun: tuple[str, ...],
+        calendar: Calendar,
+        draw: Draw,
+        relays: tuple[RelayPlace, ...] = (),
+    ) -> None:
         self.office = office
         self.stun = stun
+        self.relays = relays
         self.hoard = Hoard()
         self.standing: set[tuple[str, str]] = set()
         self._calendar = calendar
         self._draw = draw
+        self._now: Instant = 0.0
         self._nonces: dict[int, bytes] = {}
         self._names: dict[int, str] = {}
         self._connections: dict[str, int] = {}
         self._messages: deque[tuple[int, ToEndpoint]] = deque()
 
     def handle_connected(self, connection: int, now: Instant, source: str) -> None:
+        self._now = now
         self._nonces[connection] = self._draw(32)
         self._messages.append((connection, Challenge(self._nonces[connection])))
 
@@ -70,6 +86,7 @@ class Introducer:
             del self._connections[name]
 
     def handle_message(self, connection: int, message: ToService, now: Instant) -> None:
+        self._now = now
         if isinstance(message, Authenticate):
             self._handle_authenticate(connection, message, now)
             return
@@ -119,6 +136,8 @@ class Introducer:
         hoard = self.hoard
         certificate, bundle, intent = hoard.certificates[peer][-1], hoard.bundles[peer][-1], hoard.intents[peer, to][-1]
         self.say(to, Introduction(peer, certificate, intent, bundle))
+        if self.relays and hoard.certificates.get(to):
+            self.say(to, Granted(peer, self._grant(to, peer), self.relays))
 
     def push_revocations(self) -> None:
         for name in sorted(self._connections):
@@ -140,6 +159,21 @@ class Introducer:
         signature = self.office.service_signer.sign(LABEL_CONTROL_SERVER, *fields)
         welcome = Welcome(signature, self.stun, self.office.crl, self._calendar.unix(now))
         self._messages.append((connection, welcome))
+
+    def _grant(self, holder: str, peer: str) -> bytes:
+        unix = self._calendar.unix(self._now)
+        sides = sorted((holder, peer))
+        grant = Grant(
+            network=NETWORK,
+            pair=blake2b_256(*(side.encode() for side in sides))[:PAIR_BYTES],
+            side=sides.index(holder),
+            holder=decode_certificate(self.hoard.certificates[holder][-1]).public_key,
+            not_before=unix - GRANT_MARGIN_S,
+            expires=unix + DAY_S,
+            rate_bytes_s=10**7,
+            quota_bytes=10**12,
+        )
+        return sign_grant(self.office.service_signer, self.office.tls_certificate, grant)
 
     def _handle_intent(self, name: str, intent: bytes) -> None:
         peer = peek_intent(intent).recipient

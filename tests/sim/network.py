@@ -68,6 +68,14 @@ class Realm:
 
     def _switch(self, packet: Packet) -> None:
         self._network.overhear(self, packet)
+        meddle = self._network.meddle
+        if meddle is None:
+            self.forward(packet)
+        else:
+            meddle(self, packet)
+
+    def forward(self, packet: Packet) -> None:
+        """Takes a packet to whoever has its destination, whatever its source says."""
         ip = packet.destination[0]
         if (plug := self._plugs.get(ip)) is not None:
             plug.down.carry(packet, plug.station.arrive)
@@ -285,13 +293,15 @@ class _Side:
 class Network:
     """Makes realms, hosts and routers that share one schedule and one source of chance.
 
-    `listeners` overhear every packet of every realm, as someone on the path does.
+    `listeners` overhear every packet of every realm, as someone on the path does; `meddle`, where it is set, takes each
+    of them instead of the realm, and has it forwarded or not.
     """
 
     def __init__(self, schedule: Schedule, chance: random.Random) -> None:
         self._schedule = schedule
         self._chance = chance
         self.listeners: list[Callable[[Realm, Packet], None]] = []
+        self.meddle: Callable[[Realm, Packet], None] | None = None
         self.internet = Realm("internet", self)
 
     def make_realm(self, name: str) -> Realm:

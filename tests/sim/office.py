@@ -30,10 +30,13 @@ class Office:
         self._draw = draw
         self.life_s: float = ENDPOINT_LIFE_S
         begun = unix - DAY_S
+        self.seed = draw(32)
+        """The authority's private key, for whoever steals it."""
         self.authority = Authority.create(
-            NETWORK, seed=draw(32), serial=draw_serial(draw), not_before=begun, not_after=begun + ROOT_LIFE_S
+            NETWORK, seed=self.seed, serial=draw_serial(draw), not_before=begun, not_after=begun + ROOT_LIFE_S
         )
-        self.service_signer = Ed25519Signer(draw(32))
+        self.service_seed = draw(32)
+        self.service_signer = Ed25519Signer(self.service_seed)
         self.tls_certificate = self.authority.issue_service(
             self.service_signer.public_key,
             hosts=[host],
@@ -73,6 +76,13 @@ class Office:
     def _issue(
         self, name: str, public_key: bytes, addresses: tuple[IPv4Address | IPv6Address, ...], unix: float
     ) -> Certificate:
+        certificate = self._issued[name] = self.certify(name, public_key, addresses, unix)
+        return certificate
+
+    def certify(
+        self, name: str, public_key: bytes, addresses: tuple[IPv4Address | IPv6Address, ...], unix: float
+    ) -> Certificate:
+        """Returns a certificate that the books of this office know nothing of: what a thief of its key makes."""
         der = self.authority.issue_endpoint(
             Request(name, public_key),
             name,
@@ -82,8 +92,7 @@ class Office:
             not_before=unix - BACKDATE_S,
             not_after=unix + self.life_s,
         )
-        certificate = self._issued[name] = decode_certificate(der)
-        return certificate
+        return decode_certificate(der)
 
     def _make_crl(self, unix: float) -> bytes:
         self._crl_number += 1

@@ -17,7 +17,7 @@ from fabric.core.node import Node
 from fabric.crypto.signature import Ed25519Signer
 from fabric.identity.bundle import BundleSecrets, make_bundle
 from fabric.identity.certificate import decode_certificate
-from fabric.identity.request import make_request
+from fabric.identity.request import NONCE_BYTES, make_request
 from fabric.wire.address import Address
 from tests.sim.disk import Disk
 from tests.sim.link import Socket
@@ -55,7 +55,9 @@ class Papers:
                 disk.stun = names
                 node.handle_stun_servers([Address(*server) for server in self.servers], now)
             case RenewalDue():
-                node.request_renewal(make_request(disk.seed, self._name), now)
+                if disk.renewal[0] != disk.certificate:
+                    disk.renewal = disk.certificate, self._draw(NONCE_BYTES)
+                node.request_renewal(make_request(disk.seed, self._name, disk.renewal[1]), now)
             case BundleDue():
                 self._renew_bundle(node)
             case _:
@@ -67,6 +69,7 @@ class Papers:
         disk, now = self._disk, self._schedule.now
         newest = BundleSecrets.decode(disk.secrets[0]) if disk.secrets else None
         unix = self._calendar.unix(now)
-        disk.bundle, secrets = make_bundle(Ed25519Signer(disk.seed), self._name, self._draw, unix, newest)
+        signer = Ed25519Signer(disk.seed)
+        disk.bundle, secrets = make_bundle(signer, self._name, self._draw, unix, newest, above=int(unix))
         disk.secrets.insert(0, secrets.encode())
-        node.replace_bundle(disk.bundle, secrets, now)
+        node.replace_bundle(disk.bundle, now)

@@ -55,6 +55,12 @@ class RelayHost:
         self.host.tcp.close_all()
         self._connections.clear()
 
+    def emit(self, to: Address, payload: bytes) -> None:
+        if to.transport is Transport.RELAY_UDP:
+            self.host.send(RELAY_PORT, (to.ip, to.port), payload)
+        elif to.via in self._connections:
+            self._connections[to.via].send(payload)
+
     def _receive(self, source: Socket, payload: bytes) -> None:
         self._take(Address(*source, Transport.RELAY_UDP), payload)
 
@@ -85,11 +91,7 @@ class RelayHost:
 
     def _settle(self, relay: Relay) -> None:
         for transmit in drain(relay.poll_transmit):
-            to = transmit.to
-            if to.transport is Transport.RELAY_UDP:
-                self.host.send(RELAY_PORT, (to.ip, to.port), transmit.payload)
-            elif to.via in self._connections:
-                self._connections[to.via].send(transmit.payload)
+            self.emit(transmit.to, transmit.payload)
         due = relay.next_timeout()
         if self._wake is None and due is not None:
             self._wake = self._schedule.at(due, self._handle_wake)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fabric.core.machine import Instant, drain
-from fabric.wire.rendezvous import ToEndpoint, ToService
+from fabric.wire.rendezvous import ToEndpoint, ToService, encode_message
 from tests.sim.endpoint import Endpoint
 from tests.sim.line import OPENING_S, Line
 from tests.sim.schedule import Appointment, Schedule
@@ -38,6 +38,8 @@ class Site:
         self.tls_certificate = tls_certificate
         self.is_up = True
         self.rewrite: Callable[[ToEndpoint], ToEndpoint | None] = lambda message: message
+        self.overhear: Callable[[bytes], None] | None = None
+        """Is told the bytes of each message that comes in."""
         self._schedule = schedule
         self._lines: dict[int, Line] = {}
         self._opened = 0
@@ -71,6 +73,8 @@ class Site:
 
     def handle_line_message(self, line: Line, message: ToService) -> None:
         if line.number in self._lines:
+            if self.overhear is not None:
+                self.overhear(encode_message(message))
             self.desk.handle_message(line.number, message, self._schedule.now)
             self.settle()
 

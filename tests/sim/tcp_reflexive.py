@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from fabric.core.machine import Draw
+from fabric.errors import DecodeError
 from fabric.wire.address import Address, Transport
 from fabric.wire.stun import TRANSACTION_ID_BYTES, binding_request, decode_binding_success
 from tests.sim.link import Socket
@@ -35,6 +36,7 @@ class TcpReflexive:
         self._found: dict[Socket, Address] = {}
         self._told: tuple[Address, ...] = ()
         self._connections: dict[Socket, Connection] = {}
+        self._asked: dict[Socket, bytes] = {}
         self._run = 0
 
     def start(self, servers: Sequence[Socket]) -> None:
@@ -67,7 +69,8 @@ class TcpReflexive:
     def _ask(self, server: Socket, connection: Connection, run: int) -> None:
         if run != self._run or connection.state is not State.ESTABLISHED:
             return
-        connection.send(binding_request(self._draw(TRANSACTION_ID_BYTES)))
+        self._asked[server] = self._draw(TRANSACTION_ID_BYTES)
+        connection.send(binding_request(self._asked[server]))
         connection.waits_for_answer = True
         self._schedule.after(ANSWER_S, partial(self._check, server, connection, run))
 
@@ -76,7 +79,15 @@ class TcpReflexive:
             return
         connection.waits_for_answer = False
         connection.lost = partial(self._end, server, RETRY_S, run)
-        seen = decode_binding_success(payload).address
+        try:
+            answer = decode_binding_success(payload)
+        except DecodeError:
+            answer = None
+        if answer is None or answer.transaction_id != self._asked.get(server):
+            connection.close()
+            self._end(server, RETRY_S, run, "no answer to what was asked")
+            return
+        seen = answer.address
         self._found[server] = Address(seen.ip, seen.port, Transport.TCP)
         self._tell()
         self._schedule.after(ASK_INTERVAL_S, partial(self._ask, server, connection, run))

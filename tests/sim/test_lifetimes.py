@@ -194,6 +194,7 @@ def test_no_frame_is_lost_while_keys_change(world: World) -> None:
     assert sent <= {d.frame.number for d in world.witness.deliveries}
 
 
+@pytest.mark.slow
 def test_an_idle_session_gets_new_keys_after_five_minutes(world: World) -> None:
     alpha, beta = connected_pair(world)
     before = world.witness.handshakes[alpha.name, beta.name]
@@ -202,6 +203,7 @@ def test_an_idle_session_gets_new_keys_after_five_minutes(world: World) -> None:
     assert len(world.witness.sessions_of(alpha.name)) <= 2, "replaced keys are wiped"
 
 
+@pytest.mark.slow
 def test_a_session_in_use_gets_new_keys_after_two_minutes(world: World) -> None:
     alpha, beta = connected_pair(world)
     before = world.witness.handshakes[alpha.name, beta.name]
@@ -246,6 +248,7 @@ def test_a_connection_ends_at_the_instant_when_a_certificate_does(hostile_world:
     world.stays_apart(alpha, beta, for_s=60.0)
 
 
+@pytest.mark.slow
 def test_a_revoked_peer_is_out_at_once_and_stays_out(world: World) -> None:
     alpha, beta = connected_pair(world)
     world.revoke(beta)

@@ -11,6 +11,8 @@ from tests.sim.endpoint import Endpoint
 from tests.sim.place import Access
 from tests.sim.world import World
 
+pytestmark = pytest.mark.slow
+
 LOOKS_S = (3.0, 10.0, 30.0, 90.0)
 """Before the NATs are known, while a better path is looked for, and when nothing more comes of it."""
 

@@ -103,6 +103,10 @@ class Witness:
     def see_power_loss(self, name: str) -> None:
         self._sessions[name].clear()
 
+    def shares_a_key_with(self, other: Witness) -> bool:
+        """Whether any session joins somebody whom this witness sees with somebody whom another one does."""
+        return not self._keys.keys().isdisjoint(other._keys.keys())
+
     def sessions_of(self, name: str) -> list[SessionKeys]:
         return list(self._sessions[name].values())
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from discovery.core.relay import Relay, RelaySettings
 from discovery.core.settings import Settings as ServiceSettings
+from discovery.core.store import Store
 from fabric.core.machine import Calendar
 from fabric.core.settings import Settings
 from fabric.core.status import PathKind, PeerState
@@ -32,11 +33,18 @@ CONNECT_WITHIN_S = 10.0
 
 
 class World:
-    """Everything follows from `seed`. `relays` is how many there are, each on a host of its own, if the service is
-    honest."""
+    """Everything follows from `seed`. `relays` is how many there are, each on a host of its own; `store` is what an
+    honest service keeps its things in, if not in memory."""
 
     def __init__(
-        self, seed: int, *, certificate_life_s: float = ENDPOINT_LIFE_S, is_hostile: bool = False, relays: int = 0
+        self,
+        seed: int,
+        *,
+        certificate_life_s: float = ENDPOINT_LIFE_S,
+        is_hostile: bool = False,
+        relays: int = 0,
+        store: Store | None = None,
+        relay_kind: Callable[[Network, Schedule, str, Callable[[], Relay]], RelayHost] = RelayHost,
     ) -> None:
         self.chance = random.Random(seed)
         self.draw = seeded_draw(self.chance)
@@ -49,9 +57,9 @@ class World:
         self.office = Office(self.draw, self.unix, "discovery.example")
         self.office.life_s = certificate_life_s
         self.relays = tuple(
-            RelayHost(self.network, self.schedule, self.atlas.public_ip(), self._make_relay) for _ in range(relays)
+            relay_kind(self.network, self.schedule, self.atlas.public_ip(), self._make_relay) for _ in range(relays)
         )
-        self.discovery = self._make_discovery(certificate_life_s, is_hostile)
+        self.discovery = self._make_discovery(certificate_life_s, is_hostile, store)
         self.site = Site(self.discovery.desk, self.office.tls_certificate, self.schedule)
         self.endpoints: dict[str, Endpoint] = {}
 
@@ -188,13 +196,14 @@ class World:
         assert other.place is not None
         return expected_kind(one.place, other.place, has_relays=bool(self.relays))
 
-    def _make_discovery(self, certificate_life_s: float, is_hostile: bool) -> Discovery:
+    def _make_discovery(self, certificate_life_s: float, is_hostile: bool, store: Store | None) -> Discovery:
         stun = self.stun_names
         if is_hostile:
-            return HostileDiscovery(self.office, stun, self.calendar, self.draw)
+            relays = tuple(relay.place for relay in self.relays)
+            return HostileDiscovery(self.office, stun, self.calendar, self.draw, relays)
         places = tuple((relay.place,) for relay in self.relays)
         settings = ServiceSettings(stun=stun, certificate_life_s=certificate_life_s, relays=places)
-        return HonestDiscovery(self.office, settings, self.calendar, self.draw, self.now)
+        return HonestDiscovery(self.office, settings, self.calendar, self.draw, self.now, store)
 
     def _make_relay(self) -> Relay:
         trust = Trust(self.office.authority.root_der, NETWORK, None)
