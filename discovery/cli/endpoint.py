@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from discovery.cli.options import JsonOption, StateOption
+from discovery.cli.options import JsonOption, StateOption, when
 from discovery.core.authority import revoke as revoke_endpoint
 from discovery.core.records import EndpointRecord
 from discovery.shell.config import DEFAULT_STATE
@@ -39,8 +39,8 @@ def list_(as_json: JsonOption = False, state: StateOption = DEFAULT_STATE) -> No
             record.name,
             _state(record),
             "\n".join(_addresses(record)),
-            _when(record.not_after),
-            "never" if record.last_seen is None else _when(record.last_seen),
+            when(record.not_after),
+            "never" if record.last_seen is None else when(record.last_seen),
             " ".join(record.tags),
             fingerprint_of(record.public_key),
         )
@@ -56,7 +56,7 @@ def revoke(
     """Put a host out: at once where the service runs, and its peers are told."""
     with open_state(state) as opened:
         try:
-            full = parse_name(name, opened.authority.network)
+            full = parse_name(name, opened.root.network)
         except DecodeError as error:
             raise CommandError(ExitCode.NO_SUCH_THING, str(error)) from None
         if opened.store.endpoint(full) is None:
@@ -66,7 +66,8 @@ def revoke(
 
 def _state(record: EndpointRecord) -> str:
     if record.revoked is not None:
-        return f"revoked: {record.why}" if record.why else "revoked"
+        since = f"revoked {when(record.revoked)}"
+        return f"{since}: {record.why}" if record.why else since
     return "expired" if record.not_after <= time.time() else "enrolled"
 
 
@@ -77,8 +78,10 @@ def _addresses(record: EndpointRecord) -> list[str]:
 def _as_json(record: EndpointRecord) -> dict[str, object]:
     return {
         "name": record.name,
-        "state": _state(record).partition(":")[0],
+        "state": "revoked" if record.revoked is not None else _state(record),
         "why": record.why,
+        "revoked": record.revoked,
+        "renewed_from": record.sources,
         "addresses": _addresses(record),
         "fingerprint": fingerprint_of(record.public_key),
         "certificate": {"expires": record.not_after},
@@ -87,7 +90,3 @@ def _as_json(record: EndpointRecord) -> dict[str, object]:
         "enrolled": record.enrolled,
         "last_seen": record.last_seen,
     }
-
-
-def _when(unix: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from discovery.cli.options import JsonOption, StateOption, parse_duration
+from discovery.cli.options import JsonOption, StateOption, parse_duration, when
 from discovery.core.records import KeyRecord
 from discovery.shell.config import DEFAULT_STATE, join_address, load_config
 from discovery.shell.state import open_state
@@ -53,7 +53,7 @@ def create(
         addresses = opened.addresses(load_config(state, os.environ))
         line = EnrolmentKey(
             tuple(join_address(host, port) for host, port in addresses),
-            opened.authority.fingerprint,
+            opened.root.fingerprint,
             record.key_id,
             record.secret,
         ).encode()
@@ -75,7 +75,7 @@ def list_(as_json: JsonOption = False, state: StateOption = DEFAULT_STATE) -> No
             key.key_id,
             key.fault(time.time()) or "good",
             f"{key.used} of {key.used + key.uses_left}" if key.uses_left is not None else str(key.used),
-            "never" if key.expires is None else _when(key.expires),
+            "never" if key.expires is None else when(key.expires),
             " ".join(key.tags),
             "ephemeral" if key.is_ephemeral else "",
         )
@@ -112,7 +112,3 @@ def _as_json(key: KeyRecord) -> dict[str, object]:
         "tags": key.tags,
         "ephemeral": key.is_ephemeral,
     }
-
-
-def _when(unix: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))

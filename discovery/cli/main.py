@@ -1,7 +1,7 @@
 """`discoveryd`: sets a service up, runs it, and hands out and takes back what lets hosts in.
 
-Everything but `run` and `relay` works on the store directly, whether the service runs or not; a running service sees
-the change within a tenth of a second and acts on it.
+Everything but `run`, `relay` and `sign` works on the store directly, whether the service runs or not (`authority` wants
+it stopped); a running service sees the change within a tenth of a second and acts on it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from typing import Annotated
 
 import typer
 
-from discovery.cli import endpoint, key
+from discovery.cli import authority, endpoint, key, requests
 from discovery.cli.options import RelayStateOption, StateOption, parse_duration, parse_overlay
 from discovery.core.settings import DEFAULT_OVERLAY
 from discovery.shell import daemon, relay_daemon
+from discovery.shell.authority_file import open_authority
 from discovery.shell.config import (
     DEFAULT_RELAY_STATE,
     DEFAULT_STATE,
     DEFAULT_TLS_PORT,
+    load_config,
     split_address,
 )
 from discovery.shell.relay_state import invite
@@ -37,6 +39,9 @@ app = typer.Typer(
 )
 app.add_typer(key.app, name="key")
 app.add_typer(endpoint.app, name="endpoint")
+app.add_typer(authority.app, name="authority")
+app.add_typer(requests.app, name="requests")
+app.command("sign")(authority.sign_)
 
 
 @app.command()
@@ -51,10 +56,17 @@ def init(
     overlay: Annotated[str, typer.Option(envvar="DISCOVERY_OVERLAY", help="IPv4 range of the virtual LAN.")] = str(
         DEFAULT_OVERLAY
     ),
+    authority_offline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Put the authority's key into FILE at once: `discoveryd authority detach`."),
+    ] = None,
+    passphrase_file: authority.PassphraseFile = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Make a new network: its authority, its store, and a configuration to fill in."""
-    create_state(state, network, address, parse_overlay(overlay))
+    create_state(state, network, address, parse_overlay(overlay), os.environ)
+    if authority_offline is not None:
+        authority.detach_(authority_offline, passphrase_file, state)
 
 
 @app.command()
@@ -77,12 +89,20 @@ def relay_invite(
         list[str], typer.Option(help="Name or IP address under which endpoints reach the relay. Several times.")
     ],
     life: Annotated[str, typer.Option(help="How long its certificate is good for.")] = "365d",
+    authority_file: Annotated[
+        Path | None, typer.Option("--authority", help="The key's file, where it is kept apart from the service.")
+    ] = None,
+    passphrase_file: authority.PassphraseFile = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Make relay.pem, the one file that a host needs to run `discoveryd relay`. It has a key in it: keep it secret."""
     hosts = [split_address(text, DEFAULT_TLS_PORT)[0] for text in address]
-    with open_state(state) as opened:
-        content = invite(opened.authority, hosts, parse_duration(life), time.time())
+    if authority_file is not None:
+        signer = open_authority(authority_file, authority.read_passphrase(passphrase_file))
+    else:
+        with open_state(state, os.environ) as opened:
+            signer = opened.authority(load_config(state, os.environ))
+    content = invite(signer, hosts, parse_duration(life), time.time())
     if str(file) == "-":
         print(content.decode(), end="")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,11 @@ def parse_duration(text: str) -> float:
     if parsed is None or int(parsed[1]) == 0:
         raise CommandError(ExitCode.WRONG_USAGE, f'"{text}" is no duration: write e.g. 30m, 24h or 7d')
     return float(int(parsed[1]) * _UNITS_S[parsed[2] or "s"])
+
+
+def when(unix: float) -> str:
+    """Returns a time as people read it, in the zone of this machine."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
 
 
 def parse_overlay(text: str) -> IPv4Network:

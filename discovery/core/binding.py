@@ -48,11 +48,13 @@ class Pair:
 
 @dataclass(slots=True, eq=False)
 class Binding:
-    """`others` are the bindings of the other side; `head` begins what is sent to `source`."""
+    """`others` are the bindings of the other side; `head` begins what is sent to `source`. `moves` counts the sources
+    that the channel has been bound from, one after the other."""
 
     source: Source
     place: Place
     channel: int
+    moves: int
     head: bytes
     pair: Pair
     side: int

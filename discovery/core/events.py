@@ -23,6 +23,29 @@ class EnrolmentRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyGuessed:
+    """Many sources together try wrong secrets for an enrolment key. It is safe; who has it should know all the same."""
+
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureAwaited:
+    """The authority is away: a certificate for `name` waits for a person who signs it there, as request `number`."""
+
+    name: str
+    number: str
+    is_renewal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListAwaited:
+    """As many revocations wait for a list that the authority has signed. The service itself heeds them already."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointConnected:
     name: str
     source: str
@@ -70,10 +93,13 @@ class EndpointRevoked:
 
 @dataclass(frozen=True, slots=True)
 class RenewalAlarm:
-    """A certificate was renewed a second time, differently: two hosts hold its key. The endpoint is revoked."""
+    """A certificate was renewed a second time, differently: two hosts hold its key. The endpoint is revoked.
+
+    `sources` are the IP addresses that the two requests came from, the earlier first.
+    """
 
     name: str
-    source: str
+    sources: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +111,9 @@ class RevocationsIssued:
 Event = (
     Enrolled
     | EnrolmentRefused
+    | KeyGuessed
+    | SignatureAwaited
+    | ListAwaited
     | EndpointConnected
     | EndpointLost
     | ChannelRejected

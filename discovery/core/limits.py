@@ -11,6 +11,15 @@ from fabric.core.machine import Instant
 MAX_SOURCES = 65_536
 """Buckets remembered; who comes back after being forgotten starts with a full one."""
 
+FREE_TRIES = 3
+"""Wrong ones of a source, before it has to pause: a slip of the hand is caught by the key's checksum already."""
+
+MAX_PAUSE_S = 3600.0
+FORGET_S = 2 * MAX_PAUSE_S
+"""After its last wrong try a source begins anew."""
+
+TOLD_AGAIN_S = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -18,6 +27,10 @@ class Rate:
 
     per_second: float
     burst: float
+
+
+TRIES_IN_ALL = Rate(per_second=100 / 3600, burst=100)
+"""Wrong tries at one key by all sources together, before each of them gets the longest pause at once."""
 
 
 class TokenBucket:
@@ -68,6 +81,66 @@ class SourceBuckets:
             bucket = self._buckets[source] = TokenBucket(self._rate, now)
         self._buckets.move_to_end(source)
         return bucket.take(now)
+
+
+@dataclass(slots=True)
+class _Wrong:
+    count: int
+    last: Instant
+    until: Instant
+
+
+@dataclass(slots=True)
+class _InAll:
+    bucket: TokenBucket
+    told_until: Instant
+
+
+class WrongTries:
+    """Who guessed wrong pauses, twice as long each time; who never did is not held up by those who do.
+
+    Tries are counted by source and by what was tried: a key's id, as it was claimed, whether there is such a key or
+    not. What many sources guess at together has a bound of its own: beyond it, one wrong try earns the longest pause.
+    """
+
+    __slots__ = ("_by_source", "_in_all", "_limit")
+
+    def __init__(self, limit: int = MAX_SOURCES) -> None:
+        self._limit = limit
+        self._by_source: OrderedDict[tuple[str, str], _Wrong] = OrderedDict()
+        self._in_all: OrderedDict[str, _InAll] = OrderedDict()
+
+    def allows(self, ip: str, tried: str, now: Instant) -> bool:
+        """Returns whether a try of this source is to be looked at now."""
+        wrong = self._by_source.get((source_of(ip), tried))
+        return wrong is None or now >= wrong.until
+
+    def note(self, ip: str, tried: str, now: Instant) -> bool:
+        """A try was wrong. Returns whether the many are beyond their bound and that is to be told: once an hour."""
+        in_all = self._of_all(tried, now)
+        is_beyond = not in_all.bucket.take(now)
+        key = source_of(ip), tried
+        before = self._by_source.pop(key, None)
+        count = 1 + (before.count if before is not None and now < before.last + FORGET_S else 0)
+        self._by_source[key] = _Wrong(count, now, now + (MAX_PAUSE_S if is_beyond else _pause_s(count)))
+        if len(self._by_source) > self._limit:
+            self._by_source.popitem(last=False)
+        if not is_beyond or now < in_all.told_until:
+            return False
+        in_all.told_until = now + TOLD_AGAIN_S
+        return True
+
+    def _of_all(self, tried: str, now: Instant) -> _InAll:
+        found = self._in_all.pop(tried, None) or _InAll(TokenBucket(TRIES_IN_ALL, now), now)
+        self._in_all[tried] = found
+        if len(self._in_all) > self._limit:
+            self._in_all.popitem(last=False)
+        return found
+
+
+def _pause_s(count: int) -> float:
+    over = count - FREE_TRIES
+    return min(MAX_PAUSE_S, 2.0 ** min(over, 32)) if over > 0 else 0.0
 
 
 class OpenCount:

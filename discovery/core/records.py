@@ -36,7 +36,10 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
-    """One name. `certificate` is the newest in DER, `serial` and `not_after` are its; `why` says why it is revoked."""
+    """One name. `certificate` is the newest in DER, `serial` and `not_after` are its; `why` says why it is revoked.
+
+    `sources` are the two IP addresses from which a certificate of it was renewed differently, where that is why.
+    """
 
     name: str
     public_key: bytes
@@ -51,6 +54,7 @@ class EndpointRecord:
     revoked: float | None = None
     why: str = ""
     last_seen: float | None = None
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class CertificateRecord:
     """One certificate that was issued. `request_digest` is of the request that it answered.
 
     `predecessor` is the serial number of the one that it renews; at most one certificate has a given predecessor.
-    `key_id` is of the enrolment key, empty where it is a renewal.
+    `key_id` is of the enrolment key, empty where it is a renewal; `source` the IP address that asked for it.
     """
 
     serial: int
@@ -70,6 +74,31 @@ class CertificateRecord:
     predecessor: int | None
     key_id: str = ""
     revoked: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRecord:
+    """A certificate that is to be issued, in all but its dates; while the authority is away it waits in the store.
+
+    `serial` is the one that it will have, `request` the PKCS#10 in DER. `predecessor` is the serial number of the
+    certificate that it follows, `key_id` the enrolment key, empty where it is a renewal; `source` the IP address that
+    asked. `fault` is why the authority refused to sign it, empty where it has not.
+    """
+
+    serial: int
+    name: str
+    public_key: bytes
+    ipv4: IPv4Address
+    tags: tuple[str, ...]
+    is_ephemeral: bool
+    request: bytes = field(repr=False)
+    predecessor: int | None
+    key_id: str
+    source: str
+    created: float
+    life_s: float
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
     BIND (zeros) -> CHALLENGE      nothing is kept: the cookie is made of the source, and proves it when it comes back
     BIND (signed) -> BOUND         cookie, limit of the source, grant, signature of the holder; the cheapest first
-    RELAYED                        channel -> binding -> the binding of the other side that fits best
+    RELAYED                        channel -> binding -> the binding of the other side that fits best;
+                                   GATED, with which any two begin, goes to every binding of the other side
 
 A side may be bound in up to four ways at a time. Binding again in the same way (transport, and place of the relay)
 moves it: that is roaming. What a stranger sends changes a counter, and gets at most an answer shorter than itself.
@@ -13,6 +14,7 @@ What is bound, and which grants are void, is lost with the process: endpoints bi
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from discovery.core.binding import Allowance, Binding, Pair, Place, Source, best_of
@@ -128,49 +130,58 @@ class Relay:
         """`place` is where a WebSocket was opened to, as `via` is for UDP."""
         target = _source(source)
         if payload[:1] == _RELAYED_HEAD[:1]:
-            forwarded = self.forward(target, payload, now)
-            if forwarded is not None:
-                self._transmits.append(Transmit(Address(*forwarded[0]), forwarded[1]))
+            for to, datagram in self.forward(target, payload, now):
+                self._transmits.append(Transmit(Address(*to), datagram))
             return
         where = (source.transport, source.via if source.transport is Transport.RELAY_UDP else place)
         answer = self._handle_control_untrusted(target, where, payload, now)
         if answer is not None:
             self._transmits.append(Transmit(source, encode_relay_message(answer)))
 
-    def forward(self, source: Source, payload: bytes, now: Instant) -> tuple[Source, bytes] | None:
-        """Returns where a RELAYED datagram goes on, and as what; None where it ends here.
+    def forward(self, source: Source, payload: bytes, now: Instant) -> Sequence[tuple[Source, bytes]]:
+        """Returns where a RELAYED datagram goes on, and as what; nothing where it ends here.
 
-        The hot path of a driver: nothing is queued, and no object but the bytes is made.
+        The hot path of a driver: nothing is queued, and hardly an object but the bytes is made.
         """
         counters = self.counters
         size = len(payload)
         binding = self._bindings.get(int.from_bytes(payload[4:8]))
         if binding is None or binding.source != source or now >= binding.until:
             counters["stranger"] += 1
-            return None
+            return ()
         if not RELAYED_HEADER_BYTES < size <= MAX_RELAYED_BYTES or payload[8] not in _INNER:
             counters["no_datagram"] += 1
-            return None
+            return ()
         binding.heard = now
         others = binding.others
         if len(others) != 1:
             if not others:
                 counters["alone"] += 1
-                return None
+                return ()
             other = best_of(others, binding.place)
         else:
             other = others[0]
         if not binding.pair.take(size, now):
             counters["rate"] += 1
-            return None
+            return ()
         allowance = binding.allowance
         if allowance.left < size:
             counters["quota"] += 1
-            return None
+            return ()
         allowance.left -= size
         counters["forwarded"] += 1
         counters["forwarded_bytes"] += size
-        return other.source, other.head + payload[8:]
+        first = (other.source, other.head + payload[8:])
+        is_for_all = len(others) != 1 and payload[8] == GATED_TYPE
+        return (first, *self._copies(binding, other, payload, now)) if is_for_all else (first,)
+
+    def _copies(self, binding: Binding, first: Binding, payload: bytes, now: Instant) -> Iterator[tuple[Source, bytes]]:
+        """For each further way of the other side, within the pair's rate. Where an endpoint was copied, the original
+        and the copy are one side; the peer finds out as soon as it speaks with both."""
+        for other in binding.others:
+            if other is not first and binding.pair.take(len(payload), now):
+                self.counters["copied"] += 1
+                yield other.source, other.head + payload[8:]
 
     def poll_transmit(self) -> Transmit | None:
         return self._transmits.popleft() if self._transmits else None
@@ -310,9 +321,10 @@ class Relay:
 
     def _begin(self, source: Source, place: Place, pair: Pair, grant: Grant, now: Instant) -> Binding:
         ways, others = pair.ways[grant.side], pair.ways[1 - grant.side]
-        channel = next((binding.channel for binding in ways if binding.place == place), None) or self._draw_channel()
-        for binding in [binding for binding in ways if binding.place == place]:
-            self._drop(binding)
+        left = next((binding for binding in ways if binding.place == place), None)
+        channel, moves = (left.channel, left.moves) if left is not None else (self._draw_channel(), 0)
+        if left is not None:
+            self._drop(left)
         if len(ways) >= MAX_WAYS:
             self._drop(min(ways, key=lambda binding: binding.heard))
         self._pairs[pair.key] = pair  # where what was dropped was the last of it
@@ -320,6 +332,7 @@ class Relay:
             source=source,
             place=place,
             channel=channel,
+            moves=moves + 1,
             head=RELAYED_HEADER.pack(RELAYED_TYPE, channel),
             pair=pair,
             side=grant.side,
@@ -378,7 +391,7 @@ class Relay:
         return channel
 
     def _bound(self, binding: Binding, now: Instant) -> Bound:
-        return Bound(binding.grant_id, binding.channel, max(0, int(binding.until - now)))
+        return Bound(binding.grant_id, binding.channel, max(0, int(binding.until - now)), binding.moves)
 
     def _make_void(self, key: bytes, now: Instant) -> None:
         self._void.pop(key, None)

@@ -5,7 +5,7 @@ close what is to be closed, log the events, ask for the next timeout. Each call 
 when it returns; where it raises instead, the store failed and nothing that was queued may be sent.
 
 `handle_store_changed` is for changes that came from another process (the command line): what it revoked takes
-effect in that call.
+effect in that call, and what it brought back from an authority that is away goes to who waits for it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from discovery.core.channel import (
     ChannelState,
     ServiceIdentity,
     authenticate_untrusted,
+    why_revoked,
 )
-from discovery.core.enrolment import LIMIT, UNPROVEN, Enrolment
+from discovery.core.enrolment import KEY_UNPROVEN, LIMIT, UNPROVEN, Enrolment, Waiting, order_id
 from discovery.core.grants import Granter
 from discovery.core.introduction import Introducer
-from discovery.core.limits import OpenCount, Rate, SourceBuckets, TokenBucket
+from discovery.core.limits import OpenCount, Rate, SourceBuckets, TokenBucket, WrongTries
+from discovery.core.records import CertificateRecord, OrderRecord
+from discovery.core.renewal import renew_untrusted
 from discovery.core.settings import Settings
+from discovery.core.signatory import Signatory
 from discovery.core.store import Store
 from fabric.core.machine import NEVER, Calendar, Draw, Instant
 from fabric.errors import AuthenticationError, DecodeError, ExhaustedError, FabricError, PolicyError
-from fabric.identity.authority import Authority
-from fabric.identity.name import parse_name
-from fabric.identity.request import decode_request
+from fabric.identity.fault import CertificateFaultError, Fault
 from fabric.identity.trust import Trust
 from fabric.wire.rendezvous import (
     Authenticate,
@@ -61,7 +63,7 @@ class Service:
 
     def __init__(
         self,
-        authority: Authority,
+        signatory: Signatory,
         store: Store,
         service: ServiceIdentity,
         draw: Draw,
@@ -74,10 +76,13 @@ class Service:
         self._draw = draw
         self._calendar = calendar
         self._settings = settings
-        self._authority = authority
-        self._ledger = Ledger(authority, store, settings, draw)
+        self._root = root = signatory.root
+        self._ledger = Ledger(signatory, store, settings, draw)
         self._enrolment = Enrolment(self._ledger, store, settings, draw(SECRET_BYTES))
-        self._trust = Trust(authority.root_der, authority.network, None)
+        self._trust = Trust(root.der, root.network, None)
+        known = store.revocations()
+        self._listed: frozenset[int] = known.serials if known else frozenset()
+        self._revoked = self._listed
         self._channels: dict[int, Channel] = {}
         self._deadlines: dict[int, Instant] = {}
         self._connections: dict[str, list[int]] = {}
@@ -85,10 +90,11 @@ class Service:
         self._closing: deque[int] = deque()
         self._events: deque[events.Event] = deque()
         secret = settings.pair_secret or draw(SECRET_BYTES)
-        granter = Granter(authority.network, settings, secret, lambda: self._service)
-        self._introducer = Introducer(authority.network, store, settings, granter, self._say, self._events.append)
+        granter = Granter(root.network, settings, secret, lambda: self._service)
+        self._introducer = Introducer(root.network, store, settings, granter, self._say, self._events.append)
         self._open = OpenCount(per_source=settings.max_channels_per_source, overall=settings.max_channels)
         self._attempts = SourceBuckets(Rate(settings.enrolment_rate, settings.enrolment_burst))
+        self._wrong_tries = WrongTries()
         self._openings = SourceBuckets(Rate(settings.channel_rate, settings.channel_burst))
         self._sweep_at = now + settings.sweep_s
         self._purge_at = now
@@ -97,12 +103,12 @@ class Service:
 
     @property
     def network(self) -> str:
-        return self._authority.network
+        return self._root.network
 
     @property
     def authority_der(self) -> bytes:
         """The root certificate."""
-        return self._authority.root_der
+        return self._root.der
 
     def connected(self) -> frozenset[str]:
         """Returns the names of the endpoints whose channel is up."""
@@ -179,17 +185,27 @@ class Service:
             outcome = self._enrol(request, source, now, service or self._service)
         if isinstance(outcome, EnrolmentRefusal):
             self.counters[f"enrolment_{outcome.code}"] += 1
+        if isinstance(outcome, EnrolmentRefusal) and outcome.code != "waiting":
             self._events.append(events.EnrolmentRefused(request.key_id, source, outcome.why, outcome not in UNPROVEN))
         return outcome
 
     def _enrol(
         self, request: EnrolmentRequest, source: str, now: Instant, service: ServiceIdentity
     ) -> EnrolmentAnswer | EnrolmentRefusal:
-        if not self._attempts.take(source, now):
+        is_allowed = self._wrong_tries.allows(source, request.key_id, now)
+        if not self._attempts.take(source, now) or not is_allowed:
             return LIMIT
-        outcome = self._enrolment.enrol(request, service.certificate, self._calendar.unix(now))
+        outcome = self._enrolment.enrol(request, service.certificate, self._calendar.unix(now), source)
+        is_wrong = outcome == KEY_UNPROVEN
+        if is_wrong and self._wrong_tries.note(source, request.key_id, now) and self._store.key(request.key_id):
+            self._events.append(events.KeyGuessed(request.key_id))
         if isinstance(outcome, EnrolmentRefusal):
             return outcome
+        if isinstance(outcome, Waiting):
+            if outcome.is_new:
+                order = outcome.order
+                self._events.append(events.SignatureAwaited(order.name, order_id(order), is_renewal=False))
+            return outcome.refusal
         if not outcome.is_retry:
             self._events.append(events.Enrolled(outcome.name, request.key_id, source))
             self._close_superseded(outcome.name)
@@ -230,7 +246,7 @@ class Service:
         return min(next(iter(self._deadlines.values()), NEVER), self._sweep_at, self._purge_at)
 
     def handle_store_changed(self, now: Instant) -> None:
-        """Another process changed the store: revocations take effect here and now."""
+        """Another process changed the store: revocations take effect here and now, and who waits gets its answer."""
         with self._store.change():
             self._refresh_revocations(now)
         for name, connections in list(self._connections.items()):
@@ -238,10 +254,13 @@ class Service:
             if record is None or record.revoked is not None:
                 for connection in list(connections):
                     self._reject(connection, self._channels[connection], "the endpoint was revoked")
+        for connection, channel in list(self._channels.items()):
+            if channel.awaited:
+                self._deliver_awaited(connection, channel, now)
 
-    def revoke(self, name: str, why: str, now: Instant) -> bool:
+    def revoke(self, name: str, why: str, now: Instant, sources: tuple[str, ...] = ()) -> bool:
         """Revokes an endpoint at once, everywhere that can be told. False where there is nobody to revoke."""
-        if not revoke(self._store, name, why, self._calendar.unix(now)):
+        if not revoke(self._store, name, why, self._calendar.unix(now), sources):
             return False
         self.handle_store_changed(now)
         return True
@@ -265,6 +284,11 @@ class Service:
         revocations = self._refresh_revocations(now)
         proven = authenticate_untrusted(channel, message, self._trust, self._store, self._settings, unix)
         name = proven.record.name
+        if proven.is_revoked:
+            # It is the holder of the key, or of a copy: it may know why nobody talks to it any more.
+            self._messages.append((connection, Welcome(proven.signature, self._settings.stun, revocations, unix)))
+            self._messages.append((connection, Refused(Authenticate.__name__, why_revoked(proven.record))))
+            raise CertificateFaultError(Fault.REVOKED)
         self._make_room(name)
         channel.name, channel.current = name, proven.current
         del self._deadlines[connection]
@@ -289,7 +313,7 @@ class Service:
         try:
             with self._store.change():
                 if isinstance(message, Renew):
-                    self._renew(connection, channel, message.request, now)
+                    self._renew(connection, channel, message, now)
                 else:
                     self._require_current(channel, now)
                     self._act_on_others(channel.name, message, now)
@@ -316,26 +340,50 @@ class Service:
 
     def _require_current(self, channel: Channel, now: Instant) -> None:
         current = channel.current
-        if current is None or self._calendar.unix(now) >= current.not_after:
+        is_late = channel.state is ChannelState.LATE
+        if current is None or is_late or self._calendar.unix(now) >= current.not_after:
             raise PolicyError("the certificate has ended: renew it first")
 
-    def _renew(self, connection: int, channel: Channel, request: bytes, now: Instant) -> None:
-        unix = self._calendar.unix(now)
+    def _renew(self, connection: int, channel: Channel, message: Renew, now: Instant) -> None:
         record = self._store.endpoint(channel.name)
         if record is None or channel.current is None:
             raise PolicyError("the endpoint is not enrolled")
-        decoded = decode_request(request)
-        if parse_name(decoded.name, self.network) != record.name or decoded.public_key != record.public_key:
-            raise PolicyError("the request is not for the endpoint's own name and key")
         try:
-            channel.current = self._ledger.renew(record, channel.current, request, unix)
+            renewal = renew_untrusted(
+                self._ledger, record, channel.current, message, self._calendar.unix(now), channel.source
+            )
         except RenewedTwiceError as error:
-            self._events.append(events.RenewalAlarm(record.name, channel.source))
-            self.revoke(record.name, str(error), now)
+            self._events.append(events.RenewalAlarm(record.name, error.sources))
+            for told in self._connections.get(record.name, ()):
+                self._messages.append((told, Refused(Renew.__name__, f"{error}"[:255])))
+            self.revoke(record.name, str(error), now, error.sources)
             return
-        self._messages.append((connection, Renewed(channel.current.der)))
-        self._events.append(events.Renewed(record.name))
-        self._let_go_of_others(connection, record.name, now)
+        if isinstance(renewal.outcome, OrderRecord):
+            self._wait_for(renewal.outcome, connection, channel)
+            return
+        if renewal.is_rotation:
+            channel.state = ChannelState.LATE  # all else is for the new key to say
+        self._hand_over(renewal.outcome, connection, channel, now)
+
+    def _wait_for(self, order: OrderRecord, connection: int, channel: Channel) -> None:
+        if channel.awaited != order.serial:
+            self._events.append(events.SignatureAwaited(order.name, order_id(order), is_renewal=True))
+        channel.awaited = order.serial
+        self._messages.append((connection, Refused(Renew.__name__, Waiting(order, is_new=False).refusal.why[:255])))
+
+    def _deliver_awaited(self, connection: int, channel: Channel, now: Instant) -> None:
+        """The authority may have signed: what was asked for over this channel goes out over it."""
+        issued = self._store.certificate(channel.awaited)
+        if issued is not None and issued.revoked is None:
+            self._hand_over(issued, connection, channel, now)
+        elif self._store.order(channel.awaited) is None:
+            channel.awaited = 0  # a person dropped it
+
+    def _hand_over(self, issued: CertificateRecord, connection: int, channel: Channel, now: Instant) -> None:
+        channel.current, channel.awaited = issued, 0
+        self._messages.append((connection, Renewed(issued.der)))
+        self._events.append(events.Renewed(issued.name))
+        self._let_go_of_others(connection, issued.name, now)
         if channel.state is ChannelState.LATE:
             self._close(connection)  # it comes back with a certificate that stands, and states everything anew
 
@@ -360,16 +408,24 @@ class Service:
         return bool(up)
 
     def _refresh_revocations(self, now: Instant) -> bytes:
-        """Returns the newest list in DER; where it names somebody new, tells everyone who is connected."""
-        newest, fresh = self._ledger.current_revocations(self._calendar.unix(now))
+        """Returns the newest list in DER; where it names somebody new, tells everyone who is connected.
+
+        Who is revoked is put out at once, also where the list with the name waits for the authority.
+        """
+        listing = self._ledger.revocations(self._calendar.unix(now))
+        newest = listing.newest
         if newest.number != self._trust.crl_number:
             self._trust.update_revocations(newest.der)
-        if fresh:
+        if newest.serials - self._listed:
             self._events.append(events.RevocationsIssued(newest.number, len(newest.serials)))
             for connections in self._connections.values():
                 self._messages.extend((connection, Revocations(newest.der)) for connection in connections)
-            for name in fresh:
-                self._handle_revoked(name, now)
+        fresh = {name for serial, name in listing.revoked.items() if serial not in self._revoked}
+        if fresh and listing.waiting:
+            self._events.append(events.ListAwaited(listing.waiting))
+        self._listed, self._revoked = newest.serials, frozenset(listing.revoked)
+        for name in fresh:
+            self._handle_revoked(name, now)
         return newest.der
 
     def _handle_revoked(self, name: str, now: Instant) -> None:

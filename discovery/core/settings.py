@@ -52,6 +52,15 @@ class Settings:
 
     revocations_life_s: float = 7 * DAY_S
 
+    max_waiting: int = 1024
+    """Enrolments that wait for an authority which is away: each keeps a row, a name and an address."""
+
+    max_waiting_per_key: int = 128
+    """One key in the wrong hands can't fill the queue for the others."""
+
+    max_wait_s: float = 30 * DAY_S
+    """What nobody has signed for so long is dropped; who still wants it asks again."""
+
     sweep_s: float = 30.0
     """How late the end of an intent may be told: both ends know it from the signed intents themselves."""
 

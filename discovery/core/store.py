@@ -12,7 +12,14 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from discovery.core.records import CertificateRecord, EndpointRecord, IntentRecord, KeyRecord, RevocationsRecord
+from discovery.core.records import (
+    CertificateRecord,
+    EndpointRecord,
+    IntentRecord,
+    KeyRecord,
+    OrderRecord,
+    RevocationsRecord,
+)
 
 
 class Store(Protocol):
@@ -31,7 +38,10 @@ class Store(Protocol):
         ...
 
     def delete_endpoint(self, name: str) -> None: ...
-    def is_taken(self, ipv4: int) -> bool: ...
+    def is_taken(self, ipv4: int) -> bool:
+        """Whether an endpoint has the address, or an order is for it."""
+        ...
+
     def highest_ipv4(self) -> int | None: ...
 
     def certificate(self, serial: int) -> CertificateRecord | None: ...
@@ -43,6 +53,22 @@ class Store(Protocol):
 
     def put_certificate(self, record: CertificateRecord) -> None: ...
     def delete_certificates(self, ended_before: float) -> None: ...
+
+    def order(self, serial: int) -> OrderRecord | None: ...
+    def order_of(self, name: str) -> OrderRecord | None: ...
+    def orders(self) -> Iterable[OrderRecord]:
+        """All that wait, the oldest first."""
+        ...
+
+    def count_enrolments(self, key_id: str | None) -> int:
+        """How many of them are enrolments: by one key, or by any."""
+        ...
+
+    def put_order(self, record: OrderRecord) -> None:
+        """One a name: the caller looked before."""
+        ...
+
+    def delete_order(self, serial: int) -> None: ...
 
     def intent(self, sender: str, recipient: str) -> IntentRecord | None: ...
     def intents_from(self, sender: str) -> Iterable[IntentRecord]: ...
@@ -66,6 +92,7 @@ class MemoryStore:
         self._certificates: dict[int, CertificateRecord] = {}
         self._successors: dict[int, int] = {}
         self._serials: dict[str, list[int]] = {}
+        self._orders: dict[int, OrderRecord] = {}
         self._intents: dict[str, dict[str, IntentRecord]] = {}
         self._revocations: RevocationsRecord | None = None
 
@@ -98,10 +125,11 @@ class MemoryStore:
         self._intents.pop(name, None)
 
     def is_taken(self, ipv4: int) -> bool:
-        return ipv4 in self._holders
+        return ipv4 in self._holders or any(int(order.ipv4) == ipv4 for order in self._orders.values())
 
     def highest_ipv4(self) -> int | None:
-        return max(self._holders, default=None)
+        ordered = (int(order.ipv4) for order in self._orders.values())
+        return max((*self._holders, *ordered), default=None) if self._orders else max(self._holders, default=None)
 
     def certificate(self, serial: int) -> CertificateRecord | None:
         return self._certificates.get(serial)
@@ -130,6 +158,25 @@ class MemoryStore:
             self._serials[record.name].remove(record.serial)
             if record.predecessor is not None:
                 self._successors.pop(record.predecessor, None)
+
+    def order(self, serial: int) -> OrderRecord | None:
+        return self._orders.get(serial)
+
+    def order_of(self, name: str) -> OrderRecord | None:
+        return next((order for order in self._orders.values() if order.name == name), None)
+
+    def orders(self) -> Iterable[OrderRecord]:
+        return sorted(self._orders.values(), key=lambda order: (order.created, order.serial))
+
+    def count_enrolments(self, key_id: str | None) -> int:
+        enrolments = (order for order in self._orders.values() if order.key_id)
+        return sum(key_id is None or order.key_id == key_id for order in enrolments)
+
+    def put_order(self, record: OrderRecord) -> None:
+        self._orders[record.serial] = record
+
+    def delete_order(self, serial: int) -> None:
+        self._orders.pop(serial, None)
 
     def intent(self, sender: str, recipient: str) -> IntentRecord | None:
         return self._intents.get(sender, {}).get(recipient)

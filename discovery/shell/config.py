@@ -65,6 +65,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What one side of a pair sends in a day."""
     relay_max_bindings: Count = 65_536
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    passphrase_file: str = ""
+    """A file whose content opens the authority's key."""
+    authority_custody: str = ""
+    """What seals the authority's key instead of a passphrase: tpm2, tpm2:TCTI or pkcs11:URI."""
 
     certificate_life_s: Positive = 7 * DAY_S
     ephemeral_life_s: Positive = DAY_S

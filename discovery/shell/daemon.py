@@ -23,7 +23,7 @@ from discovery.shell.config import Config, load_config
 from discovery.shell.datagrams import Datagrams
 from discovery.shell.driver import ServiceDriver
 from discovery.shell.http import make_application
-from discovery.shell.listen import open_listeners
+from discovery.shell.listen import close_all, open_listeners
 from discovery.shell.process import run_until_signal
 from discovery.shell.relay import RelayDriver, make_relay_driver
 from discovery.shell.server import Server
@@ -40,6 +40,9 @@ from fabric.shell.exit_code import sentence_of
 from fabric.shell.log import Log, start_log
 
 RENEWAL_CHECK_S = 600.0
+RENEWAL_RETRY_S = 60.0
+"""Where it is due: somebody may have brought it from an authority that is away."""
+
 _log = Log("discovery.daemon")
 
 
@@ -63,10 +66,14 @@ class Certificate:
         if time.time() < self.serving.renew_at:
             return
         try:
-            self.serving = load_serving(self._state, self._config, time.time())
+            renewed = load_serving(self._state, self._config, time.time())
         except (FabricError, OSError) as error:
             _log.error("the service certificate can't be renewed", why=sentence_of(error))
             return
+        if renewed.identity.certificate == self.serving.identity.certificate:
+            _log.warning("the service certificate is to be renewed by the authority: discoveryd requests")
+            return
+        self.serving = renewed
         service.replace_identity(self.serving.identity)
         _log.info("service certificate renewed")
 
@@ -75,16 +82,16 @@ def run(directory: Path, environment: Mapping[str, str], options: Mapping[str, o
     """Serves until SIGTERM or SIGINT. Raises `ConfigurationError`, `CommandError`, `OSError` before it serves."""
     config = load_config(directory, environment, options)
     start_log(config.log_level)
-    with open_state(directory) as state, only_service(directory):
+    with open_state(directory, environment) as state, only_service(directory):
         run_until_signal(serve, state, config)
 
 
 async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports] = trio.TASK_STATUS_IGNORED) -> None:
     """Serves until cancelled; started when it listens."""
     with ExitStack() as stack:
-        udp = listen_on(stack, config, config.stun_port, socket.SOCK_DGRAM)
-        tcp = listen_on(stack, config, config.port, socket.SOCK_STREAM)
-        ports = Ports(tcp[0].getsockname()[1], udp[0].getsockname()[1])
+        tcp = listen_on(stack, config)
+        stun = open_stun(stack, config, _own_ips(state, config))
+        ports = Ports(tcp[0].getsockname()[1], stun.port)
         certificate = Certificate(state, config)
         calendar = Calendar(clock.wall_offset())
         relay = make_relay(state, config, calendar) if config.relay else None
@@ -96,8 +103,7 @@ async def serve(state: State, config: Config, task_status: trio.TaskStatus[Ports
             SourceBuckets(Rate(config.connection_rate, config.connection_burst)),
             clock.now,
         )
-        stun = open_stun(stack, config, udp, _own_ips(state, config))
-        datagrams = Datagrams([*udp, *stun.alternates], relay, stun.udp.handle_datagram_untrusted, clock.now)
+        datagrams = Datagrams(stun.sockets, relay, stun.udp.handle_datagram_untrusted, clock.now)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(driver.run)
             nursery.start_soon(server.run, tcp)
@@ -126,7 +132,7 @@ def tally_of(
 
 def make_relay(state: State, config: Config, calendar: Calendar) -> RelayDriver:
     """The relay in this process. Who was revoked before its start is told to it here, and later by the driver."""
-    trust = Trust(state.authority.root_der, state.authority.network, None)
+    trust = Trust(state.root.der, state.root.network, None)
     relay = make_relay_driver(trust, config, calendar)
     for record in state.store.endpoints():
         if record.revoked is not None:
@@ -143,7 +149,7 @@ def _make_service(
     relay: RelayDriver | None,
 ) -> tuple[Service, ServiceDriver]:
     service = Service(
-        state.authority,
+        state.signatory(config),
         state.store,
         certificate.serving.identity,
         os.urandom,
@@ -156,16 +162,16 @@ def _make_service(
 
 async def _keep_certificate(certificate: Certificate, service: Service) -> None:
     while True:
-        await trio.sleep(min(RENEWAL_CHECK_S, max(1.0, certificate.serving.renew_at - time.time())))
+        wait_s = certificate.serving.renew_at - time.time()
+        await trio.sleep(min(RENEWAL_CHECK_S, wait_s) if wait_s > 0 else RENEWAL_RETRY_S)
         certificate.renew_if_due(service)
 
 
-def listen_on(stack: ExitStack, config: Config, port: int, kind: socket.SocketKind) -> list[socket.socket]:
-    """Returns sockets that are closed with `stack`. Raises `ConfigurationError`."""
-    sockets = open_listeners(config.listen, port, kind)
-    for opened in sockets:
-        stack.callback(opened.close)
-    return sockets
+def listen_on(stack: ExitStack, config: Config) -> list[socket.socket]:
+    """Returns listeners for HTTPS that are closed with `stack`. Raises `ConfigurationError`."""
+    listeners = open_listeners(config.listen, config.port, socket.SOCK_STREAM)
+    stack.callback(close_all, listeners)
+    return listeners
 
 
 def _own_ips(state: State, config: Config) -> list[str]:

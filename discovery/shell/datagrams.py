@@ -138,9 +138,8 @@ class Datagrams:
         if relay is None or first not in (RELAYED_TYPE, RELAY_CONTROL_TYPE):
             self._on_other(udp, payload, ancillary, source)
         elif first == RELAYED_TYPE:
-            forwarded = relay.relay.forward(way, payload, now)
-            if forwarded is not None:
-                out.setdefault(forwarded[0], []).append(forwarded[1])
+            for to, forwarded in relay.relay.forward(way, payload, now):
+                out.setdefault(to, []).append(forwarded)
         elif way[1]:
             relay.handle_datagram_untrusted(Address(*way), payload)
 

@@ -210,9 +210,24 @@ def log_event(event: events.Event) -> None:
             _log.info("introduced", one=one, other=other)
         case events.PairEnded():
             _log.debug("pair ended")
+        case _:
+            _log_of_authority(event)
+
+
+def _log_of_authority(event: events.Event) -> None:
+    match event:
+        case events.KeyGuessed(key_id=key_id):
+            _log.warning("many wrong secrets are tried for an enrolment key", key=key_id)
+        case events.SignatureAwaited(name=name, number=number, is_renewal=is_renewal):
+            what = "renewal" if is_renewal else "enrolment"
+            _log.warning(f"{what} waits for the authority: discoveryd requests", name=name, request=number)
+        case events.ListAwaited(count=count):
+            _log.warning("revocations wait for a list that the authority has signed", count=count)
         case events.EndpointRevoked(name=name):
             _log.info("endpoint revoked", name=name)
-        case events.RenewalAlarm(name=name, source=source):
-            _log.error("ALARM: two hosts hold the key of this endpoint; it is revoked", name=name, source=source)
+        case events.RenewalAlarm(name=name, sources=(first, second)):
+            _log.error(
+                "ALARM: two hosts hold the key of this endpoint; it is revoked", name=name, first=first, second=second
+            )
         case events.RevocationsIssued(number=number, count=count):
             _log.info("revocation list issued", number=number, entries=count)

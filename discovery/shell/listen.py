@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 from fabric.errors import ConfigurationError
 
@@ -24,13 +25,22 @@ KEEPALIVE_S = 20
 _TCP_USER_TIMEOUT = 18
 _TCP_NOTSENT_LOWAT = 25
 _MISSING = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+DRAWS = 16
+"""Of a port that is to be free at several places at once, before the host is called full."""
 
 
 def open_listeners(addresses: Sequence[str], port: int, kind: socket.SocketKind) -> list[socket.socket]:
     """Returns bound, non-blocking sockets; of the wildcard addresses, those that this host has a family for.
 
-    With port 0, all get the one that the first drew. Raises `ConfigurationError`.
+    With port 0, all get one that is drawn, and free at each. Raises `ConfigurationError`.
     """
+    for _ in range(0 if port else DRAWS - 1):
+        with suppress(ConfigurationError):
+            return _open_all(addresses, 0, kind)
+    return _open_all(addresses, port, kind)
+
+
+def _open_all(addresses: Sequence[str], port: int, kind: socket.SocketKind) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for address in addresses:
@@ -39,11 +49,11 @@ def open_listeners(addresses: Sequence[str], port: int, kind: socket.SocketKind)
                 sockets.append(opened)
                 port = opened.getsockname()[1]
     except OSError as error:
-        _close(sockets)
+        close_all(sockets)
         transport = "TCP" if kind == socket.SOCK_STREAM else "UDP"
         raise ConfigurationError(f"can't listen on {address} {transport} port {port}: {error.strerror}") from None
     except BaseException:
-        _close(sockets)
+        close_all(sockets)
         raise
     if not sockets:
         raise ConfigurationError("there is no address to listen on")
@@ -86,6 +96,6 @@ def _prepare(opened: socket.socket, kind: socket.SocketKind) -> None:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
 
 
-def _close(sockets: Sequence[socket.socket]) -> None:
+def close_all(sockets: Sequence[socket.socket]) -> None:
     for opened in sockets:
         opened.close()

@@ -147,9 +147,8 @@ class RelayDriver:
         if payload[:1] != _RELAYED:
             self.handle_datagram_untrusted(line.address, payload, line.place)
             return
-        forwarded = self.relay.forward(line.source, payload, self._clock())
-        if forwarded is not None:
-            self.post(*forwarded)
+        for to, forwarded in self.relay.forward(line.source, payload, self._clock()):
+            self.post(to, forwarded)
 
     def is_bound(self, line: RelayLine) -> bool:
         return self.relay.is_bound(line.address)

@@ -5,7 +5,6 @@ signals | WebSocket over HTTPS | UDP: relay | STUN (UDP, TCP) | deadlines | a ne
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -79,9 +78,9 @@ def run(directory: Path, environment: Mapping[str, str], options: Mapping[str, o
 async def serve(papers: Papers, config: Config, task_status: trio.TaskStatus[Ports] = trio.TASK_STATUS_IGNORED) -> None:
     """Serves until cancelled; started when it listens."""
     with ExitStack() as stack:
-        udp = listen_on(stack, config, config.stun_port, socket.SOCK_DGRAM)
-        tcp = listen_on(stack, config, config.port, socket.SOCK_STREAM)
-        ports = Ports(tcp[0].getsockname()[1], udp[0].getsockname()[1])
+        tcp = listen_on(stack, config)
+        stun = open_stun(stack, config, own_ips((*config.listen, *papers.current.hosts)))
+        ports = Ports(tcp[0].getsockname()[1], stun.port)
         trust = papers.current.trust
         relay = make_relay_driver(trust, config, Calendar(clock.wall_offset()))
         server = Server(
@@ -91,8 +90,7 @@ async def serve(papers: Papers, config: Config, task_status: trio.TaskStatus[Por
             SourceBuckets(Rate(config.connection_rate, config.connection_burst)),
             clock.now,
         )
-        stun = open_stun(stack, config, udp, own_ips((*config.listen, *papers.current.hosts)))
-        datagrams = Datagrams([*udp, *stun.alternates], relay, stun.udp.handle_datagram_untrusted, clock.now)
+        datagrams = Datagrams(stun.sockets, relay, stun.udp.handle_datagram_untrusted, clock.now)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(relay.run)
             nursery.start_soon(server.run, tcp)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from discovery.core.channel import ServiceIdentity
-from discovery.shell.state import Serving, key_pem, seed_of, server_context
+from discovery.shell.authority_key import key_pem, seed_of
+from discovery.shell.state import Serving, server_context
 from fabric.crypto.signature import SEED_BYTES, Ed25519Signer
 from fabric.errors import AuthenticationError, ConfigurationError
 from fabric.identity.authority import BACKDATE_S, Authority, draw_serial

@@ -1,8 +1,9 @@
 """The state directory of a service: its store, the authority's key, the TLS certificate.
 
-authority.key   PKCS#8, 0600: signs certificates and revocation lists
+authority.key   sealed (`authority_key`): signs certificates and revocation lists; not here while the authority is away
 authority.pem   its root: openssl x509 -in authority.pem -text
 service.pem     0600: the TLS key, its certificate and the root, in one file, so that all change together
+service.next    0600: the key of the next one, while its certificate waits for an authority that is away
 discovery.db    everything else
 config.toml     what the operator sets; `init` writes it with every line commented out
 """
@@ -13,41 +14,48 @@ import fcntl
 import os
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-
 from discovery.core.channel import ServiceIdentity
 from discovery.core.settings import Settings
-from discovery.shell.config import CONFIG_FILE, Config, commented_defaults, join_address, split_address, split_relay
+from discovery.core.signatory import Away, Present, Signatory, backdate_s
+from discovery.shell.authority_key import Safe, create_key, key_pem, open_root_key, seed_of
+from discovery.shell.config import (
+    CONFIG_FILE,
+    Config,
+    commented_defaults,
+    join_address,
+    load_config,
+    split_address,
+    split_relay,
+)
 from discovery.shell.store_sqlite import DATABASE_FILE, SqliteStore
 from fabric.crypto.signature import SEED_BYTES, Ed25519Signer
-from fabric.errors import AuthenticationError, ConfigurationError
+from fabric.errors import AuthenticationError, ConfigurationError, DecodeError
 from fabric.identity.authority import BACKDATE_S, ROOT_LIFE_S, Authority, draw_serial
 from fabric.identity.name import parse_network
+from fabric.identity.root import Root, decode_root
+from fabric.identity.service_certificate import ServiceCertificate, service_certificate_of
 from fabric.identity.trust import Trust
-from fabric.shell.durable import READABLE, write_durably
+from fabric.identity.x509_form import read_form
+from fabric.shell.durable import READABLE, remove_durably, write_durably
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.wire.rendezvous import RelayPlace
 
-AUTHORITY_KEY_FILE = "authority.key"
 AUTHORITY_FILE = "authority.pem"
 SERVICE_FILE = "service.pem"
+NEXT_FILE = "service.next"
 LOCK_FILE = "lock"
 STATE_MODE = 0o700
-_BACKDATE_SHARE = 1 / 20
 RENEWAL_SHARE = 2 / 3
 """Of the TLS certificate's life, after which it is replaced."""
+
+AUTHORITY_FACT, AWAY = "authority", "away"
+"""In the store while the authority's key is kept elsewhere."""
 
 MIN_OVERLAY_ADDRESSES = 4
 DEFAULT_PORT = 443
@@ -59,7 +67,30 @@ class State:
 
     directory: Path
     store: SqliteStore
-    authority: Authority
+    root: Root
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_authority_away(self) -> bool:
+        """Whether the authority's key was detached, and people carry requests to it."""
+        return self.store.fact(AUTHORITY_FACT) == AWAY
+
+    def safe(self, config: Config) -> Safe:
+        return Safe(self.directory, config.passphrase_file, self.environment, config.authority_custody)
+
+    def authority(self, config: Config) -> Authority:
+        """Opens the authority's key. Raises `CommandError` (NOT_SO) while it is away, `ConfigurationError` where it
+        can't be opened, `OSError`."""
+        if self.is_authority_away:
+            raise CommandError(ExitCode.NOT_SO, "the authority's key is kept elsewhere: do it there, by --authority")
+        try:
+            return Authority(open_root_key(self.safe(config)), self.root.der)
+        except AuthenticationError as error:
+            raise ConfigurationError(f"{self.directory} holds the key of another authority: {error}") from None
+
+    def signatory(self, config: Config) -> Signatory:
+        """Who signs for the authority. Raises as `authority` does."""
+        return Away(self.root) if self.is_authority_away else Present(self.authority(config))
 
     @property
     def overlay(self) -> IPv4Network:
@@ -117,7 +148,13 @@ class Serving:
     renew_at: float
 
 
-def create_state(directory: Path, network: str, addresses: Sequence[str], overlay: IPv4Network) -> None:
+def create_state(
+    directory: Path,
+    network: str,
+    addresses: Sequence[str],
+    overlay: IPv4Network,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Makes a new authority in `directory`. Raises `CommandError` (NOT_SO) where there is one already,
     `DecodeError` for a name that is none, `ConfigurationError` for an address or overlay that is none."""
     parse_network(network)
@@ -131,23 +168,24 @@ def create_state(directory: Path, network: str, addresses: Sequence[str], overla
     _store_facts(directory, network, addresses, overlay)
     if not (directory / CONFIG_FILE).exists():
         write_durably(directory / CONFIG_FILE, commented_defaults().encode(), mode=READABLE)
-    _create_authority(directory, network)
+    config = load_config(directory, environment or {})
+    _create_authority(Safe(directory, config.passphrase_file, environment or {}, config.authority_custody), network)
 
 
 @contextmanager
-def open_state(directory: Path) -> Iterator[State]:
+def open_state(directory: Path, environment: Mapping[str, str] | None = None) -> Iterator[State]:
     """Opens what `create_state` made. Raises `ConfigurationError` where it isn't there or is damaged, `OSError`."""
     if not (directory / AUTHORITY_FILE).exists():
         raise ConfigurationError(
             f"{directory} holds no authority: make one with `discoveryd init --state {directory} --network NAME "
             "--address HOST_OR_IP`"
         )
-    authority = _load_authority(directory)
+    root = _load_root(directory)
     store = SqliteStore(directory)
     try:
-        if store.fact("network") != authority.network:
+        if store.fact("network") != root.network:
             raise ConfigurationError(f"{directory / DATABASE_FILE} is of another network than {AUTHORITY_FILE}")
-        yield State(directory, store, authority)
+        yield State(directory, store, root, environment or {})
     finally:
         store.close()
 
@@ -169,34 +207,104 @@ def only_service(directory: Path) -> Iterator[None]:
 
 
 def load_serving(state: State, config: Config, unix: float) -> Serving:
-    """Returns the stored TLS certificate, or a new one where it is missing, due, or for other hosts."""
+    """Returns the stored TLS certificate, or a new one where it is missing, due, or for other hosts.
+
+    While the authority is away the stored one serves on, as long as it lives; see `is_certificate_due`.
+    """
+    path = state.directory / SERVICE_FILE
+    stored = _stored_serving(state, path, unix)
+    if stored is not None and (state.is_authority_away or not _is_due(stored, hosts_of(state, config), unix)):
+        return stored[0]
+    if state.is_authority_away:
+        raise ConfigurationError(
+            f"{path} is missing or has ended, and the authority is away: `discoveryd requests export FILE`, sign it "
+            "where the key is, and import the answer"
+        )
+    issue_service(state, state.authority(config), config, config.service_certificate_life_s, unix)
+    issued = _stored_serving(state, path, unix)
+    if issued is None:
+        raise ConfigurationError(f"the clock or the authority's certificate has run out: {path} can't be issued")
+    return issued[0]
+
+
+def hosts_of(state: State, config: Config) -> tuple[str, ...]:
+    """Returns what the TLS certificate is to be for. Raises `ConfigurationError` where nothing is known."""
     hosts = tuple(dict.fromkeys(host for host, _ in state.addresses(config)))
     if not hosts:
         raise ConfigurationError("no address of the service is known: set `addresses` in config.toml")
+    return hosts
+
+
+def is_certificate_due(state: State, config: Config, unix: float) -> bool:
+    """Returns whether a new TLS certificate is wanted: the stored one is missing, old, or for other hosts."""
+    stored = _stored_serving(state, state.directory / SERVICE_FILE, unix)
+    return stored is None or _is_due(stored, hosts_of(state, config), unix)
+
+
+def issue_service(state: State, authority: Authority, config: Config, life_s: float, unix: float) -> None:
+    """Makes a new TLS key and stores it with its certificate."""
+    seed = os.urandom(SEED_BYTES)
+    certificate = authority.issue_service(
+        Ed25519Signer(seed).public_key,
+        hosts_of(state, config),
+        serial=draw_serial(os.urandom),
+        not_before=unix - backdate_s(life_s),
+        not_after=unix + life_s,
+    )
+    store_service(state, seed, certificate)
+
+
+def service_identity(state: State) -> ServiceIdentity:
+    """Returns the stored TLS certificate with its key, also where it has ended. Raises `ConfigurationError`."""
     path = state.directory / SERVICE_FILE
-    if path.exists() and (stored := _stored_serving(state, path, hosts, unix)) is not None:
-        return stored
-    _issue_service(state, path, hosts, config.service_certificate_life_s, unix)
-    issued = _stored_serving(state, path, hosts, unix)
-    if issued is None:
-        raise ConfigurationError(f"the clock or the authority's certificate has run out: {path} can't be issued")
-    return issued
+    try:
+        return _read_identity(path.read_text())
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigurationError(f"{path} can't be used ({error}): restore it from a backup") from None
 
 
-def _create_authority(directory: Path, network: str) -> None:
+def next_service_key(state: State) -> Ed25519Signer:
+    """Returns the key for which a certificate is asked of an authority that is away; made now if there is none."""
+    path = state.directory / NEXT_FILE
+    if not path.exists():
+        write_durably(path, key_pem(os.urandom(SEED_BYTES)))
+    return Ed25519Signer(seed_of(path.read_bytes()))
+
+
+def take_service(state: State, config: Config, certificate: bytes, unix: float) -> bool:
+    """Takes the certificate that was asked for into use, once; False where nobody waits for this one.
+
+    Raises `CertificateError` where it is not the authority's, or not for this service.
+    """
+    path = state.directory / NEXT_FILE
+    if not path.exists():
+        return False
+    seed = seed_of(path.read_bytes())
+    trust = Trust(state.root.der, state.root.network, None)
+    checked = [trust.check_service(certificate, host, unix) for host in hosts_of(state, config)]
+    if checked[0].public_key != Ed25519Signer(seed).public_key:
+        return False
+    store_service(state, seed, certificate)
+    remove_durably(path)
+    return True
+
+
+def store_service(state: State, seed: bytes, certificate: bytes) -> None:
+    chain = "".join(ssl.DER_cert_to_PEM_cert(der) for der in (certificate, state.root.der))
+    write_durably(state.directory / SERVICE_FILE, key_pem(seed) + chain.encode())
+
+
+def _create_authority(safe: Safe, network: str) -> None:
     """The root is written last: where it is, everything is."""
     now = time.time()
-    seed = os.urandom(SEED_BYTES)
-    authority = Authority.create(
-        network,
-        seed=seed,
-        serial=draw_serial(os.urandom),
-        not_before=now - BACKDATE_S,
-        not_after=now + ROOT_LIFE_S,
-    )
-    write_durably(directory / AUTHORITY_KEY_FILE, key_pem(seed))
+    life = {"not_before": now - BACKDATE_S, "not_after": now + ROOT_LIFE_S}
+    key, serial = create_key(safe), draw_serial(os.urandom)
+    if isinstance(key, bytes):
+        authority = Authority.create(network, seed=key, serial=serial, **life)
+    else:
+        authority = Authority.create_under(key, network, serial=serial, **life)
     root = ssl.DER_cert_to_PEM_cert(authority.root_der).encode()
-    write_durably(directory / AUTHORITY_FILE, root, mode=READABLE)
+    write_durably(safe.directory / AUTHORITY_FILE, root, mode=READABLE)
 
 
 def _store_facts(directory: Path, network: str, addresses: Sequence[str], overlay: IPv4Network) -> None:
@@ -210,45 +318,38 @@ def _store_facts(directory: Path, network: str, addresses: Sequence[str], overla
         store.close()
 
 
-def _load_authority(directory: Path) -> Authority:
+def _load_root(directory: Path) -> Root:
     try:
-        root = ssl.PEM_cert_to_DER_cert((directory / AUTHORITY_FILE).read_text())
-        return Authority(seed_of((directory / AUTHORITY_KEY_FILE).read_bytes()), root)
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{error.filename} is missing: put it back from a backup") from None
+        return decode_root(ssl.PEM_cert_to_DER_cert((directory / AUTHORITY_FILE).read_text()))
     except (ValueError, AuthenticationError) as error:
-        raise ConfigurationError(f"{directory / AUTHORITY_KEY_FILE} can't be used: {error}") from None
+        raise ConfigurationError(f"{directory / AUTHORITY_FILE} can't be used: {error}") from None
 
 
-def _issue_service(state: State, path: Path, hosts: Sequence[str], life_s: float, unix: float) -> None:
-    seed = os.urandom(SEED_BYTES)
-    certificate = state.authority.issue_service(
-        Ed25519Signer(seed).public_key,
-        hosts,
-        serial=draw_serial(os.urandom),
-        not_before=unix - min(BACKDATE_S, life_s * _BACKDATE_SHARE),
-        not_after=unix + life_s,
-    )
-    chain = "".join(ssl.DER_cert_to_PEM_cert(der) for der in (certificate, state.authority.root_der))
-    write_durably(path, key_pem(seed) + chain.encode())
-
-
-def _stored_serving(state: State, path: Path, hosts: Sequence[str], unix: float) -> Serving | None:
-    """Returns what the file holds, None where it is to be replaced."""
-    authority = state.authority
+def _stored_serving(state: State, path: Path, unix: float) -> tuple[Serving, ServiceCertificate] | None:
+    """Returns what the file holds, None where it can't serve now."""
     try:
-        text = path.read_text()
-        der = ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") : _end_of_first(text)])
-        trust = Trust(authority.root_der, authority.network, None)
-        certificate = trust.check_service(der, hosts[0], unix)
-        signer = Ed25519Signer(seed_of(text.encode()))
+        identity = _read_identity(path.read_text())
+        trust = Trust(state.root.der, state.root.network, None)
+        host = service_certificate_of(read_form(identity.certificate)).hosts[0]
+        certificate = trust.check_service(identity.certificate, host, unix)
         context = server_context(path)
-    except (ValueError, AuthenticationError, ssl.SSLError):
+    except (FileNotFoundError, ValueError, DecodeError, AuthenticationError, ssl.SSLError):
+        return None
+    if identity.signer.public_key != certificate.public_key:
         return None
     renew_at = certificate.not_before + RENEWAL_SHARE * (certificate.not_after - certificate.not_before)
-    if unix >= renew_at or set(certificate.hosts) != set(hosts) or signer.public_key != certificate.public_key:
-        return None
-    return Serving(context, ServiceIdentity(der, signer), renew_at)
+    return Serving(context, identity, renew_at), certificate
+
+
+def _read_identity(text: str) -> ServiceIdentity:
+    """Raises `ValueError`."""
+    der = ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") : _end_of_first(text)])
+    return ServiceIdentity(der, Ed25519Signer(seed_of(text.encode())))
+
+
+def _is_due(stored: tuple[Serving, ServiceCertificate], hosts: Sequence[str], unix: float) -> bool:
+    serving, certificate = stored
+    return unix >= serving.renew_at or set(certificate.hosts) != set(hosts)
 
 
 def _end_of_first(text: str) -> int:
@@ -263,17 +364,3 @@ def server_context(path: Path) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(path)
     return context
-
-
-def key_pem(seed: bytes) -> bytes:
-    """Returns an Ed25519 key as PKCS#8."""
-    key = Ed25519PrivateKey.from_private_bytes(seed)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def seed_of(pem: bytes) -> bytes:
-    """Returns the 32 bytes of the first key in it. Raises `ValueError`."""
-    key = load_pem_private_key(pem, password=None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("the key is not Ed25519")  # noqa: TRY004 - the file's fault, as all others here
-    return key.private_bytes_raw()

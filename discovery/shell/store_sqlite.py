@@ -10,18 +10,25 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from discovery.core.records import CertificateRecord, EndpointRecord, IntentRecord, KeyRecord, RevocationsRecord
+from discovery.core.records import (
+    CertificateRecord,
+    EndpointRecord,
+    IntentRecord,
+    KeyRecord,
+    OrderRecord,
+    RevocationsRecord,
+)
+from discovery.shell import store_rows as rows
 from fabric.errors import ConfigurationError, ExhaustedError
 
 DATABASE_FILE = "discovery.db"
 BUSY_S = 5.0
 """Service and command line write at the same time for moments only."""
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE keys (
@@ -31,11 +38,13 @@ CREATE TABLE keys (
 CREATE TABLE endpoints (
     name TEXT PRIMARY KEY, public_key BLOB NOT NULL, ipv4 INTEGER NOT NULL UNIQUE, tags TEXT NOT NULL,
     is_ephemeral INTEGER NOT NULL, enrolled REAL NOT NULL, certificate BLOB NOT NULL, serial BLOB NOT NULL,
-    not_after REAL NOT NULL, bundle BLOB, revoked REAL, why TEXT NOT NULL, last_seen REAL
+    not_after REAL NOT NULL, bundle BLOB, revoked REAL, why TEXT NOT NULL, last_seen REAL,
+    sources TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE TABLE certificates (
     serial BLOB PRIMARY KEY, name TEXT NOT NULL, der BLOB NOT NULL, issued REAL NOT NULL, not_after REAL NOT NULL,
-    request_digest BLOB NOT NULL, predecessor BLOB UNIQUE, key_id TEXT NOT NULL, revoked REAL
+    request_digest BLOB NOT NULL, predecessor BLOB UNIQUE, key_id TEXT NOT NULL, revoked REAL,
+    source TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX certificates_by_name ON certificates (name);
 CREATE INDEX certificates_by_end ON certificates (not_after);
@@ -51,7 +60,17 @@ CREATE TABLE revocations (
     serials BLOB NOT NULL
 ) STRICT;
 """
-_SERIAL_BYTES = 16
+_ORDERS = """
+CREATE TABLE orders (
+    serial BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, public_key BLOB NOT NULL, ipv4 INTEGER NOT NULL UNIQUE,
+    tags TEXT NOT NULL, is_ephemeral INTEGER NOT NULL, request BLOB NOT NULL, predecessor BLOB, key_id TEXT NOT NULL,
+    source TEXT NOT NULL, created REAL NOT NULL, life_s REAL NOT NULL, fault TEXT NOT NULL
+) STRICT;
+"""
+_SINCE_1 = """
+ALTER TABLE endpoints ADD COLUMN sources TEXT NOT NULL DEFAULT '';
+ALTER TABLE certificates ADD COLUMN source TEXT NOT NULL DEFAULT '';
+"""
 
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
 _PART = ("SAVEPOINT part", "RELEASE part", ("ROLLBACK TO part", "RELEASE part"))
@@ -114,10 +133,10 @@ class SqliteStore:
 
     def key(self, key_id: str) -> KeyRecord | None:
         row = self._one("SELECT * FROM keys WHERE key_id = ?", key_id)
-        return None if row is None else _key(row)
+        return None if row is None else rows.key(row)
 
     def keys(self) -> list[KeyRecord]:
-        return [_key(row) for row in self._all("SELECT * FROM keys ORDER BY created, key_id")]
+        return [rows.key(row) for row in self._all("SELECT * FROM keys ORDER BY created, key_id")]
 
     def put_key(self, record: KeyRecord) -> None:
         self._write(
@@ -137,20 +156,21 @@ class SqliteStore:
 
     def endpoint(self, name: str) -> EndpointRecord | None:
         row = self._one("SELECT * FROM endpoints WHERE name = ?", name)
-        return None if row is None else _endpoint(row)
+        return None if row is None else rows.endpoint(row)
 
     def endpoints(self) -> list[EndpointRecord]:
-        return [_endpoint(row) for row in self._all("SELECT * FROM endpoints ORDER BY name")]
+        return [rows.endpoint(row) for row in self._all("SELECT * FROM endpoints ORDER BY name")]
 
     def put_endpoint(self, record: EndpointRecord) -> None:
         try:
             self._write(
-                "INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                "INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET"
                 " public_key = excluded.public_key, ipv4 = excluded.ipv4, tags = excluded.tags,"
                 " is_ephemeral = excluded.is_ephemeral, enrolled = excluded.enrolled,"
                 " certificate = excluded.certificate, serial = excluded.serial, not_after = excluded.not_after,"
                 " bundle = excluded.bundle, revoked = excluded.revoked, why = excluded.why,"
-                " last_seen = excluded.last_seen",
+                " last_seen = excluded.last_seen, sources = excluded.sources",
                 record.name,
                 record.public_key,
                 int(record.ipv4),
@@ -158,12 +178,13 @@ class SqliteStore:
                 record.is_ephemeral,
                 record.enrolled,
                 record.certificate,
-                _packed(record.serial),
+                rows.packed(record.serial),
                 record.not_after,
                 record.bundle,
                 record.revoked,
                 record.why,
                 record.last_seen,
+                " ".join(record.sources),
             )
         except sqlite3.IntegrityError:
             raise ExhaustedError(f"The address {record.ipv4} was given to another at this moment") from None
@@ -173,67 +194,108 @@ class SqliteStore:
         self._write("DELETE FROM intents WHERE sender = ?", name)
 
     def is_taken(self, ipv4: int) -> bool:
-        return self._one("SELECT 1 FROM endpoints WHERE ipv4 = ?", ipv4) is not None
+        query = "SELECT 1 FROM endpoints WHERE ipv4 = ? UNION ALL SELECT 1 FROM orders WHERE ipv4 = ?"
+        return self._one(query, ipv4, ipv4) is not None
 
     def highest_ipv4(self) -> int | None:
-        row = self._one("SELECT max(ipv4) FROM endpoints")
-        return None if row is None or row[0] is None else int(row[0])
+        found = (self._one(f"SELECT max(ipv4) FROM {table}") for table in ("endpoints", "orders"))  # noqa: S608
+        return max((int(row[0]) for row in found if row is not None and row[0] is not None), default=None)
 
     # certificates
 
     def certificate(self, serial: int) -> CertificateRecord | None:
-        if serial.bit_length() > 8 * _SERIAL_BYTES:
+        if serial.bit_length() > 8 * rows.SERIAL_BYTES:
             return None
-        row = self._one("SELECT * FROM certificates WHERE serial = ?", _packed(serial))
-        return None if row is None else _certificate(row)
+        row = self._one("SELECT * FROM certificates WHERE serial = ?", rows.packed(serial))
+        return None if row is None else rows.certificate(row)
 
     def successor(self, serial: int) -> CertificateRecord | None:
-        row = self._one("SELECT * FROM certificates WHERE predecessor = ?", _packed(serial))
-        return None if row is None else _certificate(row)
+        row = self._one("SELECT * FROM certificates WHERE predecessor = ?", rows.packed(serial))
+        return None if row is None else rows.certificate(row)
 
     def certificates_of(self, name: str) -> list[CertificateRecord]:
-        return [_certificate(row) for row in self._all("SELECT * FROM certificates WHERE name = ?", name)]
+        return [rows.certificate(row) for row in self._all("SELECT * FROM certificates WHERE name = ?", name)]
 
     def revoked_certificates(self, unix: float) -> list[CertificateRecord]:
         query = "SELECT * FROM certificates WHERE revoked IS NOT NULL AND not_after > ?"
-        return [_certificate(row) for row in self._all(query, unix)]
+        return [rows.certificate(row) for row in self._all(query, unix)]
 
     def put_certificate(self, record: CertificateRecord) -> None:
         self._write(
-            "INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (serial) DO UPDATE SET revoked = excluded.revoked",
-            _packed(record.serial),
+            rows.packed(record.serial),
             record.name,
             record.der,
             record.issued,
             record.not_after,
             record.request_digest,
-            None if record.predecessor is None else _packed(record.predecessor),
+            None if record.predecessor is None else rows.packed(record.predecessor),
             record.key_id,
             record.revoked,
+            record.source,
         )
 
     def delete_certificates(self, ended_before: float) -> None:
         self._write("DELETE FROM certificates WHERE not_after < ?", ended_before)
 
+    # what waits for the authority
+
+    def order(self, serial: int) -> OrderRecord | None:
+        row = self._one("SELECT * FROM orders WHERE serial = ?", rows.packed(serial))
+        return None if row is None else rows.order(row)
+
+    def order_of(self, name: str) -> OrderRecord | None:
+        row = self._one("SELECT * FROM orders WHERE name = ?", name)
+        return None if row is None else rows.order(row)
+
+    def orders(self) -> list[OrderRecord]:
+        return [rows.order(row) for row in self._all("SELECT * FROM orders ORDER BY created, serial")]
+
+    def count_enrolments(self, key_id: str | None) -> int:
+        query = "SELECT count(*) FROM orders WHERE key_id != '' AND (? IS NULL OR key_id = ?)"
+        row = self._one(query, key_id, key_id)
+        return 0 if row is None else int(row[0])
+
+    def put_order(self, record: OrderRecord) -> None:
+        self._write(
+            "INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows.packed(record.serial),
+            record.name,
+            record.public_key,
+            int(record.ipv4),
+            " ".join(record.tags),
+            record.is_ephemeral,
+            record.request,
+            None if record.predecessor is None else rows.packed(record.predecessor),
+            record.key_id,
+            record.source,
+            record.created,
+            record.life_s,
+            record.fault,
+        )
+
+    def delete_order(self, serial: int) -> None:
+        self._write("DELETE FROM orders WHERE serial = ?", rows.packed(serial))
+
     # intents
 
     def intent(self, sender: str, recipient: str) -> IntentRecord | None:
         row = self._one("SELECT * FROM intents WHERE sender = ? AND recipient = ?", sender, recipient)
-        return None if row is None else _intent(row)
+        return None if row is None else rows.intent(row)
 
     def intents_from(self, sender: str) -> list[IntentRecord]:
-        return [_intent(row) for row in self._all("SELECT * FROM intents WHERE sender = ?", sender)]
+        return [rows.intent(row) for row in self._all("SELECT * FROM intents WHERE sender = ?", sender)]
 
     def intents_towards(self, recipient: str) -> list[IntentRecord]:
-        return [_intent(row) for row in self._all("SELECT * FROM intents WHERE recipient = ?", recipient)]
+        return [rows.intent(row) for row in self._all("SELECT * FROM intents WHERE recipient = ?", recipient)]
 
     def count_intents(self, sender: str) -> int:
         row = self._one("SELECT count(*) FROM intents WHERE sender = ?", sender)
         return 0 if row is None else int(row[0])
 
     def expired_intents(self, unix: float) -> list[IntentRecord]:
-        return [_intent(row) for row in self._all("SELECT * FROM intents WHERE expires <= ?", unix)]
+        return [rows.intent(row) for row in self._all("SELECT * FROM intents WHERE expires <= ?", unix)]
 
     def put_intent(self, record: IntentRecord) -> None:
         self._write(
@@ -257,11 +319,11 @@ class SqliteStore:
         if row is None:
             return None
         number, issued, der, packed = row
-        serials = (packed[at : at + _SERIAL_BYTES] for at in range(0, len(packed), _SERIAL_BYTES))
+        serials = (packed[at : at + rows.SERIAL_BYTES] for at in range(0, len(packed), rows.SERIAL_BYTES))
         return RevocationsRecord(number, issued, der, frozenset(int.from_bytes(serial) for serial in serials))
 
     def put_revocations(self, record: RevocationsRecord) -> None:
-        serials = b"".join(_packed(serial) for serial in sorted(record.serials))
+        serials = b"".join(rows.packed(serial) for serial in sorted(record.serials))
         self._write(
             "INSERT OR REPLACE INTO revocations VALUES (1, ?, ?, ?, ?)",
             record.number,
@@ -290,47 +352,17 @@ class SqliteStore:
     def _prepare(self) -> None:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
-        if self._schema_version() == 0:
+        if self._schema_version() < _VERSION:
             with self.change():
-                if self._schema_version() == 0:  # nobody else was faster
-                    for statement in _SCHEMA.split(";"):
-                        self._connection.execute(statement)
-                    self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+                # Read again: nobody else was faster, perhaps.
+                for statement in {0: _SCHEMA + _ORDERS, 1: _SINCE_1 + _ORDERS}.get(self._schema_version(), "").split(
+                    ";"
+                ):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {max(_VERSION, self._schema_version())}")
         if self._schema_version() > _VERSION:
             raise ConfigurationError(f"{DATABASE_FILE} is from a later version of this program: update it")
 
     def _schema_version(self) -> int:
         row = self._one("PRAGMA user_version")
         return 0 if row is None else int(row[0])
-
-
-def _packed(serial: int) -> bytes:
-    return serial.to_bytes(_SERIAL_BYTES)
-
-
-def _key(row: tuple[Any, ...]) -> KeyRecord:
-    key_id, secret, created, uses_left, expires, tags, is_ephemeral, is_revoked, used = row
-    words = tuple(tags.split())
-    return KeyRecord(key_id, secret, created, uses_left, expires, words, bool(is_ephemeral), bool(is_revoked), used)
-
-
-def _endpoint(row: tuple[Any, ...]) -> EndpointRecord:
-    name, public_key, ipv4, tags, is_ephemeral, enrolled, certificate, serial, *rest = row
-    number = int.from_bytes(serial)
-    words = tuple(tags.split())
-    return EndpointRecord(
-        name, public_key, IPv4Address(ipv4), words, bool(is_ephemeral), enrolled, certificate, number, *rest
-    )
-
-
-def _certificate(row: tuple[Any, ...]) -> CertificateRecord:
-    serial, name, der, issued, not_after, request_digest, predecessor, key_id, revoked = row
-    before = None if predecessor is None else int.from_bytes(predecessor)
-    return CertificateRecord(
-        int.from_bytes(serial), name, der, issued, not_after, request_digest, before, key_id, revoked
-    )
-
-
-def _intent(row: tuple[Any, ...]) -> IntentRecord:
-    sender, recipient, created, not_before, expires, intent, was_introduced = row
-    return IntentRecord(sender, recipient, created, not_before, expires, intent, bool(was_introduced))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import httpx
 import trio
-from trio_websocket import WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from discovery.cli.main import main
 from discovery.shell.config import Config
@@ -93,7 +93,9 @@ class House:
 
     async def guest(self, key: EnrolmentKey, name: str) -> Guest:
         """An enrolled endpoint with an open channel and a published bundle."""
-        seed = os.urandom(32)
+        return await self.guest_with(key, name, os.urandom(32))
+
+    async def guest_with(self, key: EnrolmentKey, name: str, seed: bytes) -> Guest:
         answer = await self.enrol(key, name, seed)
         assert isinstance(answer, EnrolmentAnswer), answer
         guest = Guest(self, seed, answer)
@@ -113,7 +115,7 @@ async def open_house(directory: Path, config: Config | None = None) -> AsyncIter
         with open_state(directory) as state:
             async with trio.open_nursery() as nursery:
                 ports: Ports = await nursery.start(serve, state, config)
-                yield House(directory, ports, state.authority.root_der, nursery, streams, sockets)
+                yield House(directory, ports, state.root.der, nursery, streams, sockets)
                 nursery.cancel_scope.cancel()
     finally:
         for stream in streams:
@@ -174,6 +176,12 @@ class Guest:
             data = await self.socket.get_message()
         assert isinstance(data, bytes)
         return decode_to_endpoint(data)
+
+    async def until_closed(self) -> None:
+        """Hears what there is to be heard, until the service ends the channel."""
+        with suppress(ConnectionClosed):
+            while True:
+                await self.hear()
 
     async def state_intent(self, peer: str) -> None:
         unix = self.unix

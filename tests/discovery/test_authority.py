@@ -7,6 +7,7 @@ from discovery.core.authority import MAX_REVOCATIONS, revoke
 from discovery.core.settings import DAY_S, Settings
 from discovery.core.store import MemoryStore
 from fabric.identity.certificate import decode_certificate
+from fabric.identity.request import make_request
 from fabric.identity.revocation import MAX_REVOCATIONS_BYTES
 from fabric.identity.trust import Trust
 from fabric.wire.rendezvous import (
@@ -14,6 +15,7 @@ from fabric.wire.rendezvous import (
     Introduction,
     Message,
     Refused,
+    Renew,
     Renewed,
     Revocations,
     StateIntent,
@@ -78,8 +80,34 @@ def test_renewals_follow_each_other_on_a_channel_that_stays_open(town: Town) -> 
     for _ in range(4):
         town.pass_time(DUE_S)
         ada.renew()
+        ada.certificate = decode_certificate(renewed(ada))
+        ends.append(ada.certificate.not_after)
+    assert ends == sorted(set(ends))
+
+
+def test_hosts_of_before_whose_requests_are_all_alike_are_renewed_on_and_on(town: Town) -> None:
+    ada = town.online("ada")
+    request = Renew(make_request(ada.seed, ada.name))
+    ends = []
+    for _ in range(4):
+        town.pass_time(DUE_S)
+        ada.say(request)
         ends.append(decode_certificate(renewed(ada)).not_after)
     assert ends == sorted(set(ends))
+
+
+def test_a_host_that_could_not_take_its_answer_gets_it_again_however_late(town: Town) -> None:
+    ada = town.online("ada")
+    town.pass_time(DUE_S)
+    ada.renew()
+    first = renewed(ada)
+    town.pass_time(DUE_S)
+    ada.renew()
+    assert renewed(ada) == first
+    ada.certificate = decode_certificate(first)
+    ada.renew()
+    assert renewed(ada) != first
+    assert not is_revoked(town, "ada.home")
 
 
 def test_a_second_different_renewal_revokes_the_chain_and_alarms(town: Town) -> None:
@@ -106,6 +134,48 @@ def test_a_second_different_renewal_revokes_the_chain_and_alarms(town: Town) -> 
 
 def renewed_of(resident: Resident) -> bytes:
     return next(message.certificate for message in resident.hear() if isinstance(message, Renewed))
+
+
+def test_an_alarm_names_both_sources_and_tells_both_hosts_why(town: Town) -> None:
+    ada = town.online("ada")
+    town.pass_time(DUE_S)
+    ada.renew()
+    copy = Resident(town, "ada", ada.seed, ada.certificate)
+    copy.connect(source="198.51.100.66")
+    copy.renew()
+    assert is_revoked(town, "ada.home")
+    for told in (ada, copy):
+        (refused,) = [message for message in told.hear() if isinstance(message, Refused)]
+        assert refused.regarding == "Renew"
+        assert "192.0.2.1" in refused.why
+        assert "198.51.100.66" in refused.why
+    record = town.store.endpoint("ada.home")
+    assert record is not None
+    assert record.sources == ("192.0.2.1", "198.51.100.66")
+    assert record.revoked == town.unix
+    assert events.RenewalAlarm("ada.home", ("192.0.2.1", "198.51.100.66")) in all_events(town)
+
+
+def test_who_is_revoked_and_comes_back_is_told_why_by_a_service_that_proves_itself(town: Town) -> None:
+    ada = town.online("ada")
+    ada.disconnect()
+    town.service.revoke("ada.home", "the laptop was stolen", town.now)
+    welcome = ada.connect()
+    assert Trust(town.authority.root_der, NETWORK, welcome.revocations).is_revoked(ada.certificate)
+    (refused,) = ada.hear()
+    assert isinstance(refused, Refused)
+    assert refused.why.endswith("UTC: the laptop was stolen")
+    assert ada.is_closed
+
+
+def test_who_only_holds_a_revoked_certificate_is_told_nothing(town: Town) -> None:
+    ada = town.online("ada")
+    town.service.revoke("ada.home", "stolen", town.now)
+    stranger = Resident(town, "ada", town.draw(32), ada.certificate)
+    challenge = stranger.open()
+    stranger.say(stranger.proof(challenge))
+    assert stranger.is_closed
+    assert stranger.hear() == []
 
 
 def test_a_certificate_that_is_still_young_is_not_renewed(town: Town) -> None:

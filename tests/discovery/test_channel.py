@@ -13,7 +13,16 @@ from fabric.crypto.signature import LABEL_CONTROL_CLIENT, LABEL_CONTROL_SERVER
 from fabric.identity.authority import Authority, draw_serial
 from fabric.identity.overlay import ipv6_of, ula_prefix
 from fabric.identity.request import Request
-from fabric.wire.rendezvous import Authenticate, Challenge, IntentNoted, Introduction, Renewed, StateIntent
+from fabric.wire.rendezvous import (
+    Authenticate,
+    Challenge,
+    IntentNoted,
+    Introduction,
+    Refused,
+    Renewed,
+    StateIntent,
+    Welcome,
+)
 from tests.discovery.conftest import MakeTown
 from tests.discovery.town import NETWORK, UNIX, Resident, Town
 
@@ -98,10 +107,17 @@ def test_a_certificate_of_another_authority_or_one_never_issued_here_is_refused(
         assert refused(liar, liar.proof(liar.open()))
 
 
-def test_a_revoked_endpoint_is_not_let_in(town: Town) -> None:
+def test_a_revoked_endpoint_is_not_let_in_and_learns_only_that_it_is_revoked(town: Town) -> None:
     eve = town.resident("eve")
     town.service.revoke("eve.home", "test", town.now)
-    assert refused(eve, eve.proof(eve.open()))
+    eve.say(eve.proof(eve.open()))
+    assert eve.is_closed
+    assert [type(message) for message in eve.hear()] == [Welcome, Refused]
+    assert town.service.connected() == frozenset()
+    eve.publish()
+    eve.state_intent("bob.home")
+    assert eve.hear() == []
+    assert town.store.count_intents("eve.home") == 0
 
 
 @pytest.mark.parametrize("certificate", [b"", b"\x30\x82\xff\xff", b"\0" * 16_000])

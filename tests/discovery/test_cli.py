@@ -17,11 +17,13 @@ import trio
 
 from discovery.cli.main import main
 from discovery.cli.options import parse_duration
+from discovery.core.authority import revoke
 from discovery.shell.config import CONFIG_FILE, Config, load_config, split_address
 from discovery.shell.store_sqlite import DATABASE_FILE, SqliteStore
 from fabric.errors import ConfigurationError
 from fabric.identity.enrolment_key import EnrolmentKey
 from fabric.shell.exit_code import CommandError
+from tests.discovery.town import Town
 
 DISCOVERYD = Path(sys.executable).parent / "discoveryd"
 
@@ -103,6 +105,20 @@ def test_the_state_directory_may_come_from_the_environment(
     monkeypatch.setenv("DISCOVERY_STATE", str(state))
     assert main(["endpoint", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"endpoints": []}
+
+
+def test_a_revoked_host_is_listed_with_reason_time_and_where_its_two_renewals_came_from(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    town = Town(SqliteStore(state))
+    town.resident("ada")
+    revoke(town.store, "ada.home", "renewed twice", town.unix, ("192.0.2.1", "198.51.100.66"))
+    assert main(["endpoint", "list", "--json", "--state", str(state)]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["endpoints"]
+    assert (shown["state"], shown["why"], shown["revoked"]) == ("revoked", "renewed twice", town.unix)
+    assert shown["renewed_from"] == ["192.0.2.1", "198.51.100.66"]
+    assert main(["endpoint", "list", "--state", str(state)]) == 0
+    assert "revoked" in capsys.readouterr().out
 
 
 def test_keys_and_store_are_for_the_service_alone(state: Path) -> None:
@@ -221,6 +237,7 @@ def test_a_revocation_by_another_process_is_never_overwritten(state: Path) -> No
     other.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "relay"])
 async def test_a_daemon_tells_systemd_when_it_serves_and_ends_on_sigterm(
     state: Path, tmp_path: Path, command: str

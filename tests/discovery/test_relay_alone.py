@@ -162,7 +162,7 @@ async def test_a_file_that_is_over_mixed_up_or_missing_is_a_mistake_of_configura
         path = make_file(house, tmp_path / "r")
         whole = path.read_text()
         with open_state(tmp_path / "s") as state:
-            other = invite(state.authority, ["127.0.0.1"], 3600, time.time()).decode()
+            other = invite(state.authority(Config()), ["127.0.0.1"], 3600, time.time()).decode()
         key, certificates = whole.split("-----BEGIN CERTIFICATE", 1)
         for text in (
             "",

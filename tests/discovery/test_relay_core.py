@@ -17,7 +17,7 @@ from fabric.crypto.signature import LABEL_CONTROL_CLIENT, LABEL_RELAY, Ed25519Si
 from fabric.identity.grant import Grant, grant_id, sign_grant
 from fabric.identity.trust import Trust
 from fabric.wire.address import Address, Transport
-from fabric.wire.datagram import DATA_TYPE
+from fabric.wire.datagram import DATA_TYPE, GATED_TYPE
 from fabric.wire.relay import (
     NO_COOKIE,
     NO_SIGNATURE,
@@ -37,6 +37,7 @@ from fabric.wire.relay import (
 from tests.discovery.town import NETWORK, Town, make_authority
 
 HELLO = bytes((DATA_TYPE,)) + b"hello, other side"
+GREETING = bytes((GATED_TYPE,)) + b"is that you, other side?"
 
 
 def udp(number: int, place: int = 0) -> Address:
@@ -347,6 +348,44 @@ def test_two_ways_in_use_at_a_time_stay_apart(square: Square) -> None:
     assert ada_too.gets(bob_too.send())
 
 
+def test_what_may_begin_a_session_goes_to_all_ways_of_a_side_and_once_to_each(square: Square) -> None:
+    """Where an endpoint was copied, the original is behind one of them and the copy behind another."""
+    ada, bob = make_pair(square)
+    copy = ada.over(tls(7, 3))
+    copy.bind()
+    square.town.now += 1
+    for guest in (ada, copy):
+        assert bob.gets(guest.send(GREETING), GREETING)
+        sent = bob.send(GREETING)
+        assert len(sent) == 2
+        for one in (ada, copy):
+            assert one.gets([(to, datagram) for to, datagram in sent if to == one.source], GREETING)
+        assert len(bob.send(HELLO)) == 1
+
+
+def slow_pair(square: Square) -> tuple[Guest, Guest]:
+    """Two who are bound, and have 10,000 bytes a second between them."""
+    signers = Ed25519Signer(b"1" * 32), Ed25519Signer(b"2" * 32)
+    ada, bob = (
+        Guest(square, signers[side], square.grant(signers[side], side, rate_bytes_s=10_000), udp(side + 1))
+        for side in (0, 1)
+    )
+    ada.bind()
+    bob.bind()
+    return ada, bob
+
+
+def test_copies_of_what_may_begin_a_session_count_for_the_rate_of_the_pair(square: Square) -> None:
+    ada, bob = slow_pair(square)
+    for number in range(1, MAX_WAYS):
+        ada.over(tls(1, number), place=number).bind()
+    payload = bytes((GATED_TYPE,)) + bytes(991)  # 1,000 with its header
+    sent = [to for _ in range(10) for to, _ in bob.send(payload)]
+    assert len(sent) == 10
+    assert len(set(sent)) == MAX_WAYS
+    assert square.relay.counters["copied"] + square.relay.counters["forwarded"] == 10
+
+
 def test_two_websockets_at_two_places_stay_apart_and_one_place_has_one(square: Square) -> None:
     ada, bob = make_pair(square)
     first, second = ada.over(tls(1, 1), place=1), ada.over(tls(1, 2), place=2)
@@ -429,13 +468,7 @@ def test_a_new_grant_carries_on_where_the_old_one_ends(square: Square) -> None:
 
 
 def test_a_pair_has_one_rate_for_both_directions(square: Square) -> None:
-    signers = Ed25519Signer(b"1" * 32), Ed25519Signer(b"2" * 32)
-    ada, bob = (
-        Guest(square, signers[side], square.grant(signers[side], side, rate_bytes_s=10_000), udp(side + 1))
-        for side in (0, 1)
-    )
-    ada.bind()
-    bob.bind()
+    ada, bob = slow_pair(square)
     payload = bytes((DATA_TYPE,)) + bytes(991)  # 1,000 with its header
     passed = sum(len(guest.send(payload)) for _ in range(10) for guest in (ada, bob))
     assert passed == 10

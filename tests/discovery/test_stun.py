@@ -8,14 +8,15 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
 from discovery.core.limits import Rate, SourceBuckets
+from discovery.shell import stun_doors
 from discovery.shell.config import Config
 from discovery.shell.listen import open_listeners
 from discovery.shell.stun import StunServer, own_ips
@@ -293,14 +294,36 @@ async def test_the_service_answers_on_all_its_ports(tmp_path: Path, alternate_po
 
 async def test_ports_that_somebody_else_has_are_done_without(tmp_path: Path) -> None:
     taken = open_listeners(("127.0.0.1",), 0, socket.SOCK_DGRAM)[0]
-    with taken:
-        alternate_port, port = taken.getsockname()[1], free_port()
+    with taken, tcp_listener() as listener:
+        alternate_port, port = taken.getsockname()[1], listener.getsockname()[1]
         config = Config(port=0, stun_port=port, stun_alternate_port=alternate_port, listen=("127.0.0.1",))
-        with socket.create_server(("127.0.0.1", port)):
-            async with open_house(tmp_path / "s", config), asker() as udp:
-                plain, _ = await wish(udp, "127.0.0.1", port)
-                assert isinstance(plain, BindingSuccess)
-                assert plain.other is None
+        async with open_house(tmp_path / "s", config), asker() as udp:
+            plain, _ = await wish(udp, "127.0.0.1", port)
+            assert isinstance(plain, BindingSuccess)
+            assert plain.other is None
+
+
+def test_a_drawn_port_is_free_for_both_transports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others of this host hold ports for TCP only, such as connections that are over."""
+    taken: list[socket.socket] = []
+
+    def draw(addresses: Sequence[str], port: int, kind: socket.SocketKind) -> list[socket.socket]:
+        drawn = open_listeners(addresses, port, kind)
+        if kind is socket.SOCK_DGRAM and len(taken) < 2:
+            with suppress(OSError):  # somebody has it: as good
+                taken.append(socket.create_server(drawn[0].getsockname()))
+        return drawn
+
+    monkeypatch.setattr(stun_doors, "open_listeners", draw)
+    config = Config(port=0, stun_port=0, listen=("127.0.0.1",))
+    with ExitStack() as stack:
+        doors = stun_doors.open_stun(stack, config, ())
+        for one in taken:
+            stack.enter_context(one)
+        assert len(taken) == 2
+        assert doors.port not in {one.getsockname()[1] for one in taken}
+        for udp in doors.sockets:
+            socket.create_connection(udp.getsockname()).close()
 
 
 async def run_client(*words: str) -> str:
@@ -387,13 +410,26 @@ async def test_coturns_server_of_rfc_5780_fulfils_our_wishes(tmp_path: Path) -> 
         process.terminate()
 
 
-def run_quietly(program: list[str]) -> Callable[..., object]:
+def run_quietly(program: list[str]) -> Callable[..., Awaitable[None]]:
     async def run(task_status: trio.TaskStatus[trio.Process]) -> None:
         await trio.run_process(
             program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, task_status=task_status
         )
 
     return run
+
+
+def tcp_listener() -> socket.socket:
+    """Returns one on a port where UDP is free."""
+    while True:
+        listener = socket.create_server(("127.0.0.1", 0))
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind(listener.getsockname())
+        except OSError:
+            listener.close()
+        else:
+            return listener
 
 
 def free_port() -> int:

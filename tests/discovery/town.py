@@ -9,6 +9,7 @@ from discovery.core.channel import ServiceIdentity
 from discovery.core.records import KeyRecord
 from discovery.core.service import Service
 from discovery.core.settings import Settings
+from discovery.core.signatory import Present, Signatory
 from discovery.core.store import MemoryStore, Store
 from fabric.core.machine import Calendar
 from fabric.crypto.digest import blake2b_256
@@ -19,7 +20,7 @@ from fabric.identity.certificate import Certificate, decode_certificate
 from fabric.identity.enrolment_key import enrolment_proof
 from fabric.identity.envelope import seal_envelope
 from fabric.identity.intent import Intent, sign_intent
-from fabric.identity.request import make_request
+from fabric.identity.request import NONCE_BYTES, make_request
 from fabric.wire.envelope import EnvelopeKind
 from fabric.wire.rendezvous import (
     Authenticate,
@@ -68,6 +69,7 @@ class Town:
             sweep_s=900.0,  # weeks pass in these tests
         )
         self.authority = make_authority(self.random)
+        self.signatory: Signatory = Present(self.authority)
         self.identity = self.new_identity()
         self.next_connection = 1
         self.inbox: dict[int, list[ToEndpoint]] = {}
@@ -88,7 +90,7 @@ class Town:
     def start_service(self) -> Service:
         """A service on the same store: also how a restart looks."""
         self.service = Service(
-            self.authority, self.store, self.identity, self.draw, self.calendar, self.settings, self.now
+            self.signatory, self.store, self.identity, self.draw, self.calendar, self.settings, self.now
         )
         return self.service
 
@@ -152,6 +154,8 @@ class Resident:
     certificate: Certificate
     connection: int = 0
     taken: int = 0
+    kept: tuple[int, bytes] = (0, b"")
+    """The certificate to be renewed, and the random value of the request for that."""
 
     def __post_init__(self) -> None:
         self.signer = Ed25519Signer(self.seed)
@@ -185,9 +189,9 @@ class Resident:
         signature = self.signer.sign(LABEL_CONTROL_CLIENT, *self.fields(challenge.nonce, nonce))
         return Authenticate(self.certificate.der, nonce, signature)
 
-    def connect(self) -> Welcome:
+    def connect(self, source: str = "192.0.2.1") -> Welcome:
         """Both prove each other; returns the welcome, whose signature holds."""
-        challenge = self.open()
+        challenge = self.open(source)
         message = self.proof(challenge)
         self.say(message)
         welcome = self.hear_next()
@@ -256,5 +260,7 @@ class Resident:
         return envelope
 
     def renew(self, name: str | None = None) -> None:
-        """`name` the full one or the system alone: two requests that mean the same and are not identical."""
-        self.say(Renew(make_request(self.seed, name or self.name)))
+        """Asks with the random value that this host has kept for the certificate it shows, or draws it now."""
+        if self.kept[0] != self.certificate.serial:
+            self.kept = self.certificate.serial, self.town.draw(NONCE_BYTES)
+        self.say(Renew(make_request(self.seed, name or self.name, self.kept[1])))
