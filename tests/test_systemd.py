@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from fabric.shell.custody import SYSTEM_SOCKET
+
 UNITS = Path(__file__).parent.parent / "systemd"
-BOUNDS = {"fabricd.service": 2.0, "discoveryd.service": 1.5, "discoveryd-relay.service": 1.5}
+BOUNDS = {
+    "fabricd.service": 2.0,
+    "fabric-keyd.service": 0.5,
+    "discoveryd.service": 1.5,
+    "discoveryd-relay.service": 1.5,
+}
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
@@ -33,6 +40,8 @@ def test_the_exposure_of_a_unit_stays_within_its_bound(unit: str) -> None:
 @pytest.mark.parametrize("unit", BOUNDS)
 def test_a_unit_is_clean(unit: str, tmp_path: Path) -> None:
     """The programs are looked for where this suite runs them from, not where they get installed."""
+    for beside in UNITS.glob("*.socket"):
+        shutil.copy(beside, tmp_path)
     copy = tmp_path / unit
     copy.write_text((UNITS / unit).read_text().replace("/usr/local/bin/", f"{Path(sys.executable).parent}/"))
     done = analyze("verify", "--man=no", copy)
@@ -60,3 +69,23 @@ def test_fabricd_has_one_capability() -> None:
     assert (
         re.findall(r"^(?:AmbientCapabilities|CapabilityBoundingSet)=(.*)$", text, re.MULTILINE) == ["CAP_NET_ADMIN"] * 2
     )
+
+
+def test_the_custodian_has_no_network_and_no_capability() -> None:
+    text = (UNITS / "fabric-keyd.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    assert (settings["PrivateNetwork"], settings["IPAddressDeny"]) == ("yes", "any")
+    assert settings["RestrictAddressFamilies"] == "AF_UNIX"
+    assert settings["CapabilityBoundingSet"] == ""
+    assert "AmbientCapabilities" not in settings
+
+
+def test_the_daemon_alone_is_let_in_to_the_custodian() -> None:
+    listening = dict(re.findall(r"^(\w+)=(.*)$", (UNITS / "fabric-keyd.socket").read_text(), re.MULTILINE))
+    daemon = (UNITS / "fabricd.service").read_text()
+    group = re.search(r"^Group=(\S+)$", daemon, re.MULTILINE)
+    assert group is not None
+    assert (listening["SocketMode"], listening["SocketGroup"]) == ("0660", group[1])
+    assert Path(listening["ListenStream"]) == SYSTEM_SOCKET
+    assert re.search(r"^Wants=.*\bfabric-keyd\.socket\b", daemon, re.MULTILINE)
+    assert f"--user {group[1]}" in (UNITS / "fabric-keyd.service").read_text()

@@ -9,13 +9,17 @@ import typer
 
 from fabric import __version__
 from fabric.cli.add import add
+from fabric.cli.custody import custody
 from fabric.cli.disable import disable
 from fabric.cli.doctor import doctor
 from fabric.cli.enable import enable
 from fabric.cli.enrol import enrol
+from fabric.cli.metrics import metrics
 from fabric.cli.ping import ping
 from fabric.cli.remove import remove
+from fabric.cli.rotate import rotate
 from fabric.cli.status import status
+from fabric.cli.trust import trust
 from fabric.cli.wait import wait
 from fabric.shell.exit_code import ExitCode
 from fabric.shell.program import run_program
@@ -26,8 +30,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for each in (enrol, add, remove, enable, disable, status, wait, ping, doctor):
+for each in (enrol, add, remove, enable, disable, status, wait, ping, doctor, rotate, metrics):
     app.command()(each)
+app.add_typer(trust, name="trust")
+app.add_typer(custody, name="custody")
 
 
 @app.command()

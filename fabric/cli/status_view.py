@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from fabric.shell.control_wire import EndpointReport, PathReport, PeerReport
+from fabric.shell.control_wire import AlarmReport, EndpointReport, PathReport, PeerReport
 
 STATE_STYLES = {
     "connected": "bold green",
@@ -26,9 +26,16 @@ PATHS_IN_WORDS = {
     "relay-tls": "relayed, TLS",
 }
 CUSTODY_IN_WORDS = {
+    "pkcs11": "inside the PKCS#11 token, which never lets it out",
+    "tpm2": "sealed to this machine's TPM: of no use elsewhere",
     "systemd-credential": "sealed with the systemd credential",
     "passphrase-file": "sealed with the passphrase file",
     "key-file": "sealed with a generated key file beside it, as safe as the file's permissions",
+}
+KEYS_IN_WORDS = {
+    "verified": "verified by fingerprint",
+    "first-use": "first use: trusted as it was first seen",
+    "unmet": "not met yet",
 }
 _SCALE = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -78,7 +85,8 @@ def peer_view(peer: PeerReport) -> Table:
     table.add_row("peer", Text(peer.name, "bold"))
     table.add_row("state", _state(peer))
     table.add_row("why", peer.why)
-    table.add_row("key", "verified by fingerprint" if peer.verified else "first use: trusted as it was first seen")
+    for row in _trust_rows(peer):
+        table.add_row(*row)
     if peer.path is not None:
         table.add_row("path", f"{PATHS_IN_WORDS.get(peer.path.kind, peer.path.kind)}, {peer.path.remote}")
         table.add_row("round trip", _trip(peer.path))
@@ -92,6 +100,25 @@ def peer_view(peer: PeerReport) -> Table:
     if peer.drops:
         table.add_row("dropped", ", ".join(f"{reason} {count}" for reason, count in peer.drops.items()))
     return table
+
+
+def _trust_rows(peer: PeerReport) -> list[tuple[str, str | Text]]:
+    trust = peer.trust
+    if trust is None:
+        return []
+    rows: list[tuple[str, str | Text]] = [("key", KEYS_IN_WORDS[trust.key])]
+    if trust.safety_number is not None:
+        rows.append(("safety number", f"{trust.safety_number}: the same at {peer.name}, or somebody is in between"))
+    if trust.alarm is not None:
+        rows.append(("alarm", Text(alarm_text(trust.alarm), "bold red")))
+    return rows
+
+
+def alarm_text(alarm: AlarmReport) -> str:
+    """Returns the two handshakes of which one was with a copy."""
+    before = f"; the last one that fitted: {alarm.before.time}, {alarm.before.remote}" if alarm.before else ""
+    seen = "" if alarm.seen == "here" else ", as the peer says"
+    return f"a handshake did not fit: {alarm.at.time}, {alarm.at.remote}{seen}{before}"
 
 
 def _discovery(endpoint: EndpointReport) -> Text:

@@ -1,6 +1,6 @@
 """Opens everything that a daemon needs, in an order in which nothing is lost, and joins it.
 
-    lock -> papers -> identity key -> keystore -> TAP -> UDP -> control socket -> node -> wishes
+    lock -> papers -> custodian -> keystore -> TAP -> UDP -> control socket -> node -> wishes
 
 The control socket listens before the wishes are taken: a command that finds none has stored its wish in time.
 """
@@ -17,6 +17,7 @@ from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fabric.core.entanglement import Entangle
 from fabric.core.identity import Identity
 from fabric.core.machine import Calendar
 from fabric.core.node import Node
@@ -25,15 +26,15 @@ from fabric.core.records import PeerRecord
 from fabric.core.settings import Settings
 from fabric.crypto.aead import offered_suites
 from fabric.custody.contract import Custodian
-from fabric.custody.memory import MemoryCustodian
 from fabric.dataplane.native import NativeLane
 from fabric.errors import ConfigurationError
 from fabric.shell import clock
 from fabric.shell.config import Config, control_path
 from fabric.shell.control import listen
-from fabric.shell.custody import open_identity
+from fabric.shell.custody import Way, open_custody
 from fabric.shell.endpoint import Endpoint, Surroundings
 from fabric.shell.exit_code import CommandError, ExitCode
+from fabric.shell.flood_guard import FloodGuard
 from fabric.shell.keystore import Keystore
 from fabric.shell.lane_threads import LaneThreads
 from fabric.shell.lanes import ChosenLane, choose_lane
@@ -43,6 +44,7 @@ from fabric.shell.network import Network, RelayTerms
 from fabric.shell.papers import Papers, load_papers
 from fabric.shell.proxy import outlet_of
 from fabric.shell.pump import Pump
+from fabric.shell.rotation import load_statements, take_over_if_due
 from fabric.shell.service_link import Patience
 from fabric.shell.service_links import ServiceLinks
 from fabric.shell.stun import StunNames
@@ -113,17 +115,17 @@ class Parts:
 
 
 @contextmanager
-def prepare(state: Path, config: Config, environment: Mapping[str, str]) -> Iterator[Parts]:
-    """Opens everything that a daemon needs. Raises `ConfigurationError`, `CommandError`, `OSError`."""
+def prepare(state: Path, config: Config, way: Way, environment: Mapping[str, str]) -> Iterator[Parts]:
+    """Opens everything that a daemon needs; `way` leads to its keys. Raises `ConfigurationError`, `CommandError`,
+    `OSError`."""
     papers = load_papers(state)
     with ExitStack() as opened:
         opened.enter_context(only_one(state))
-        secrets = open_identity(state, config.passphrase_file, environment, os.urandom)
-        keystore = opened.enter_context(Keystore(state, secrets.storage_key, os.urandom))
+        custodian = opened.enter_context(open_custody(way, name=papers.certificate.name))
+        keystore = opened.enter_context(Keystore(state, custodian.storage_key, os.urandom))
         calendar = Calendar(clock.wall_offset())
-        bundle, bundle_secrets = keystore.load_bundles(calendar.unix(clock.now()))
-        custodian = MemoryCustodian(secrets.seed, bundle_secrets)
-        identity = _identity(papers, custodian, bundle)
+        custodian.forget_secrets(calendar.unix(clock.now()))
+        identity = _identity(papers, custodian, keystore)
         tap = _open_tap(config, identity)
         opened.callback(tap.close)
         udp = _open_udp(config, keystore)
@@ -137,7 +139,7 @@ def prepare(state: Path, config: Config, environment: Mapping[str, str]) -> Iter
             config.cipher_library,
         )
         node = Node(identity, chosen.lane, calendar, os.urandom, _settings(config), _records(keystore), clock.now())
-        parts = Parts(config, papers, secrets.custody.value, identity, calendar, node, chosen, tap, udp, listener)
+        parts = Parts(config, papers, custodian.custody, identity, calendar, node, chosen, tap, udp, listener)
         _join(parts, state, keystore, custodian, environment)
         parts.endpoint.settle()
         parts.endpoint.fulfil_waiting()
@@ -147,17 +149,17 @@ def prepare(state: Path, config: Config, environment: Mapping[str, str]) -> Iter
             control_path(state, config).unlink(missing_ok=True)
 
 
-def _identity(papers: Papers, custodian: Custodian, bundle: bytes | None) -> Identity:
-    if custodian.public_key != papers.certificate.public_key:
-        raise ConfigurationError("certificate.pem is not for the key in identity.key: enrol again")
+def _identity(papers: Papers, custodian: Custodian, keystore: Keystore) -> Identity:
+    take_over_if_due(custodian, papers.certificate)
     return Identity(
         name=papers.certificate.name,
         network=papers.network_name,
         certificate=papers.certificate,
         trust=papers.trust(),
         signer=custodian,
-        secrets=custodian.secrets,
-        bundle=bundle,
+        opener=custodian,
+        bundle=custodian.bundle,
+        rotations=tuple(load_statements(keystore)),
     )
 
 
@@ -172,7 +174,12 @@ def _settings(config: Config) -> Settings:
     names = ("keepalive_s", "rekey_after_s", "session_life_s", "straggler_s", "stun_interval_s")
     more = ("intent_life_s", "offer_life_s", "relay_copies", "find_on_lan", "ask_peers")
     tuned = {name: value for name in names + more if (value := getattr(config, name)) is not None}
-    return Settings(suites=offered_suites(config.cipher), path_mtu=config.path_mtu, **tuned)
+    return Settings(
+        suites=offered_suites(config.cipher),
+        path_mtu=config.path_mtu,
+        entangle=Entangle(config.entangle),
+        **tuned,
+    )
 
 
 def _open_tap(config: Config, identity: Identity) -> Tap:
@@ -252,6 +259,7 @@ def _join(parts: Parts, state: Path, keystore: Keystore, custodian: Custodian, e
         endpoint.handle_reports,
         network.handle_too_long,
         LaneThreads(parts.lane, parts.tap, parts.udp) if isinstance(parts.lane, NativeLane) else None,
+        FloodGuard(parts.lane, parts.udp, lambda: parts.node.open_gates),
     )
     network.attach(endpoint.tell, parts.pump)
     parts.stun = StunNames(config.stun or papers.network.stun, handle_stun_servers)

@@ -63,8 +63,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whether peers are looked for on the local network by multicast."""
     ask_peers: bool = True
     """Whether peers are asked to pass offers on when the discovery service is out of reach."""
+    entangle: Literal["enforce", "alert", "off"] = "enforce"
+    """What follows where the state shared with a peer does not fit, because one of the two was copied or restored:
+    quarantine until a person resets both, an alarm only, or nothing."""
     passphrase_file: str | None = None
     """A file whose content opens the identity key, instead of a generated key beside it."""
+    custody_socket: str | None = None
+    """Where a `fabric-keyd` listens that holds the keys; without it the daemon starts one for itself."""
     keepalive_s: Seconds | None = None
     rekey_after_s: Seconds | None = None
     session_life_s: Seconds | None = None

@@ -46,6 +46,23 @@ class AskDisable(Question, frozen=True, tag="disable"):
     peer: Text
 
 
+class AskTrust(Question, frozen=True, tag="trust"):
+    """What is known of every peer's key and of the state shared with it, also of peers that were removed."""
+
+
+class AskReset(Question, frozen=True, tag="reset"):
+    """Forget the root secret shared with a peer, and with `new_key` its pinned key as well."""
+
+    peer: Text
+    new_key: bool = False
+
+
+class AskRotate(Question, frozen=True, tag="rotate"):
+    """A new identity key; answered once the authority has certified it, or when `timeout_s` have passed."""
+
+    timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
+
+
 class AskWait(Question, frozen=True, tag="wait"):
     """Answered when the peer is connected over such a path, or when `timeout_s` have passed."""
 
@@ -71,7 +88,20 @@ class AskWishes(Question, frozen=True, tag="wishes"):
     """Act on the wishes that wait in the state directory: for one that was stored while the daemon started."""
 
 
-AnyQuestion = AskStatus | AskAdd | AskRemove | AskEnable | AskDisable | AskWait | AskPing | AskDoctor | AskWishes
+AnyQuestion = (
+    AskStatus
+    | AskAdd
+    | AskRemove
+    | AskEnable
+    | AskDisable
+    | AskTrust
+    | AskReset
+    | AskRotate
+    | AskWait
+    | AskPing
+    | AskDoctor
+    | AskWishes
+)
 
 
 class PathReport(msgspec.Struct, frozen=True):
@@ -79,6 +109,36 @@ class PathReport(msgspec.Struct, frozen=True):
     remote: str
     rtt_ms: float | None
     mtu: int
+
+
+class EncounterReport(msgspec.Struct, frozen=True):
+    """A handshake: when (RFC 3339 in UTC), and the address that it came from."""
+
+    time: str
+    remote: str
+
+
+class AlarmReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A handshake that did not continue the shared state, as this end saw it or as the peer said (`seen`), and the last
+    one that did: one of the two was with a copy."""
+
+    at: EncounterReport
+    seen: Literal["here", "there"]
+    before: EncounterReport | None
+    is_known_there: bool
+
+
+class TrustReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`key` is "verified" where a fingerprint was pinned, "first-use" where the key is the one that was first seen, and
+    "unmet" before. `entangled`: a root secret is shared. `removed`: no wish to meet it stands."""
+
+    name: str
+    key: Literal["verified", "first-use", "unmet"]
+    fingerprint: str | None
+    safety_number: str | None
+    entangled: bool
+    removed: bool
+    alarm: AlarmReport | None
 
 
 class PeerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +156,7 @@ class PeerReport(msgspec.Struct, frozen=True, kw_only=True):
     rx_bytes: int
     tx_bytes: int
     drops: dict[str, int]
+    trust: TrustReport | None = None
 
 
 class CertificateReport(msgspec.Struct, frozen=True):
@@ -232,6 +293,16 @@ class Status(Answer, frozen=True, tag="status"):
     report: StatusReport
 
 
+class Rotated(Answer, frozen=True, tag="rotated"):
+    """The identity key is another one now."""
+
+    fingerprint: str
+
+
+class Trusts(Answer, frozen=True, tag="trust"):
+    peers: tuple[TrustReport, ...]
+
+
 class Connected(Answer, frozen=True, tag="connected"):
     """The peer is connected, now or since it was waited for."""
 
@@ -255,7 +326,7 @@ class PeerExamined(Answer, frozen=True, tag="peer-examined"):
     examination: PeerExamination
 
 
-AnyAnswer = Done | Failed | Status | Connected | Pinged | Examined | PeerExamined
+AnyAnswer = Done | Failed | Status | Trusts | Rotated | Connected | Pinged | Examined | PeerExamined
 
 _questions: msgspec.json.Decoder[AnyQuestion] = msgspec.json.Decoder(AnyQuestion)
 _answers: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)
@@ -269,7 +340,7 @@ def decode_question(line: bytes) -> AnyQuestion:
     """Raises `DecodeError`."""
     try:
         return _questions.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"not a question: {error}") from None
 
 
@@ -277,5 +348,5 @@ def decode_answer(line: bytes) -> AnyAnswer:
     """Raises `DecodeError`."""
     try:
         return _answers.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"not an answer: {error}") from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,13 @@ from fabric import __version__
 from fabric.core.own_addresses import Interface
 from fabric.core.status import PeerState
 from fabric.crypto.aead import offered_suites
+from fabric.errors import FabricError
 from fabric.shell import clock
 from fabric.shell.assembly import Parts, prepare
-from fabric.shell.config import load_config
+from fabric.shell.config import Config
 from fabric.shell.control import serve_control
 from fabric.shell.control_wire import EndpointReport
+from fabric.shell.custody import Way
 from fabric.shell.endpoint import Endpoint
 from fabric.shell.files import allow_many_files
 from fabric.shell.links import watch_links
@@ -50,16 +51,18 @@ _SOUGHT = (PeerState.INTRODUCED, PeerState.CONNECTING)
 _log = Log("fabric.daemon")
 
 
-def serve(state: Path, options: Mapping[str, object]) -> None:
-    """Runs the daemon that keeps its state in `state`; `options` go before what its config.toml sets.
+def serve(state: Path, config: Config, way: Way) -> None:
+    """Runs the daemon that keeps its state in `state`, and whose keys are at the end of `way`.
 
-    Raises `ConfigurationError`, `CommandError`, `OSError`.
+    Raises `ConfigurationError`, `CommandError`, `OSError`; of several errors at once, one that is meant for a person.
     """
-    config = load_config(state, os.environ, options)
     start_log(config.log_level)
     allow_many_files()
-    with prepare(state, config, os.environ) as parts:
-        trio.run(run, parts)
+    with prepare(state, config, way, os.environ) as parts:
+        try:
+            trio.run(run, parts)
+        except BaseExceptionGroup as errors:
+            raise _cause(errors) from errors
 
 
 async def run(parts: Parts) -> None:
@@ -86,6 +89,14 @@ async def run(parts: Parts) -> None:
             _log.info("stopping")
             endpoint.close()
             nursery.cancel_scope.cancel()
+
+
+def _cause(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    told, _ = errors.split((FabricError, OSError))
+    error: BaseException = told or errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def report_endpoint(parts: Parts) -> EndpointReport:

@@ -13,13 +13,12 @@ DATABASE_FILE = "state.db"
 BUSY_S = 5.0
 """Daemon and command line write at the same time for moments only."""
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS peers (name TEXT PRIMARY KEY, wanted INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS bundles (
-    serial INTEGER PRIMARY KEY, bundle BLOB NOT NULL, deletion REAL NOT NULL, sealed BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS mail_keys (public BLOB PRIMARY KEY, deletion REAL NOT NULL, sealed BLOB NOT NULL) STRICT;
+-- The secrets of the key bundles were here in version 1; the custodian keeps them.
+DROP TABLE IF EXISTS bundles;
+DROP TABLE IF EXISTS mail_keys;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS wishes (
     ordinal INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, peer TEXT NOT NULL, fingerprint TEXT
@@ -69,3 +68,4 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise ConfigurationError(f"{DATABASE_FILE} is from a later version of this program: update it")
     if version < _VERSION:
         connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT;")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

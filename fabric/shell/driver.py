@@ -1,6 +1,6 @@
 """Drives a machine in the world: drains it after every call, and wakes it when its time has come.
 
-call -> events (durable first) -> more events? -> transmits -> messages -> what the lane made of it -> alarm
+call -> events (durable first, and the node hears of it) -> more? -> transmits -> messages -> lane -> alarm
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ class DrivenNode(Protocol):
     """What a driver takes out of a node."""
 
     def handle_timeout(self, now: Instant, /) -> None: ...
+
+    def handle_stored(self, now: Instant, /) -> None: ...
 
     def next_timeout(self) -> Instant | None: ...
 
@@ -57,10 +59,12 @@ class Driver:
         self._alarm = Alarm(clock)
         self._clock = clock
         self._settling = False
+        self._has_failed = False
 
     def settle(self) -> None:
-        """Drains the node. Whatever `Effects.keep` raises goes through, and nothing has left then."""
-        if self._settling:
+        """Drains the node. Whatever `Effects.keep` raises goes through, and nothing has left then, nor ever will: the
+        process is to end, and whoever says goodbye meanwhile must not send what was not stored."""
+        if self._settling or self._has_failed:
             return
         self._settling = True
         try:
@@ -87,10 +91,16 @@ class Driver:
         while events := self._take_events():
             changes = [_change(event) for event in events if isinstance(event, StoreRecord | ForgetRecord)]
             if changes:
-                self._effects.keep(changes)
+                self._keep(changes)
+                self._node.handle_stored(self._clock())
             for event in events:
                 if not isinstance(event, StoreRecord | ForgetRecord):
                     self._effects.handle_event(event)
+
+    def _keep(self, changes: Sequence[PeerRecord | str]) -> None:
+        self._has_failed = True
+        self._effects.keep(changes)
+        self._has_failed = False
 
     def _take_events(self) -> list[Event]:
         return list(drain(self._node.poll_event))

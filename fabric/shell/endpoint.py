@@ -20,9 +20,11 @@ from fabric.core.machine import Calendar, Instant, Transmit
 from fabric.core.node import Node
 from fabric.core.own_addresses import Interface
 from fabric.core.records import PeerRecord
-from fabric.core.status import PeerStatus
+from fabric.core.status import PeerStatus, TrustStatus
+from fabric.core.trusting import alarm_fields
 from fabric.custody.contract import Custodian
 from fabric.dataplane.contract import Control, Traffic
+from fabric.identity.bundle import peek_bundle
 from fabric.identity.fingerprint import parse_fingerprint
 from fabric.identity.name import parse_name
 from fabric.shell.driver import Driver
@@ -30,9 +32,14 @@ from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.keystore import Keystore
 from fabric.shell.log import Log
 from fabric.shell.papers import store_certificate, store_revocations
+from fabric.shell.renewal import renewal_nonce
+from fabric.shell.rotation import Rotation
 from fabric.shell.wishes import Verb, Wish, WishStore
 from fabric.wire.address import Address, Target, address_of
-from fabric.wire.rendezvous import ToEndpoint, ToService
+from fabric.wire.rendezvous import Authenticate, Renew, ToEndpoint, ToService
+
+OWN_PAPERS = (Authenticate.__name__, Renew.__name__)
+"""What a refusal is about that concerns this endpoint itself, and not one of its wishes."""
 
 CLOCK_TOLERANCE_S = 300.0
 """Peers refuse what is dated further from their own clock than this (protocol.md section 4)."""
@@ -70,6 +77,8 @@ class Service(Protocol):
 
     def handle_accepted(self, link: int) -> None: ...
 
+    def handle_refused(self, why: str) -> None: ...
+
     def handle_moved(self, own: Collection[str]) -> None: ...
 
     def handle_doubt(self) -> None: ...
@@ -103,6 +112,8 @@ class Endpoint:
         self._service: Service | None = None
         self._driver = Driver(node, self, around.clock)
         self._changed = trio.Event()
+        self._rotation = Rotation(around.directory, around.identity, around.keystore, around.custodian)
+        self._refusal = ""
         self._pongs: dict[int, trio.MemorySendChannel[e.Pong]] = {}
         self.interfaces: tuple[Interface, ...] = ()
         self.clock_offset_s: float | None = None
@@ -127,6 +138,9 @@ class Endpoint:
         match event:
             case e.PeerChanged(peer=peer, state=state, why=why):
                 _log.info("peer", peer=peer, state=state.value, why=why)
+                self._announce()
+            case e.TrustAlarm(peer=peer, alarm=alarm):
+                _log.error("alarm", peer=peer, **alarm_fields(alarm))
                 self._announce()
             case e.PathChanged(peer=peer, kind=kind, remote=remote):
                 _log.info("path", peer=peer, kind=kind.value if kind else "none")
@@ -157,7 +171,12 @@ class Endpoint:
         around = self._around
         match event:
             case e.RenewalDue():
-                self._node.request_renewal(around.custodian.make_request(around.identity.name), around.clock())
+                self._request_renewal()
+            case e.IdentityReplaced(certificate=der):
+                self._rotation.complete(der)
+                self._node.handle_rotated(around.clock())
+                _log.info("identity key rotated", fingerprint=around.identity.certificate.fingerprint)
+                self._announce()
             case e.CertificateReplaced(certificate=der):
                 store_certificate(around.directory, der)
                 _log.info("certificate renewed", not_after=around.identity.certificate.not_after)
@@ -175,13 +194,24 @@ class Endpoint:
                 self._check_clock(unix_time)
                 if self._service is not None:
                     self._service.handle_accepted(link)
+                if self._rotation.is_asked:
+                    self._request_renewal()
                 self._announce()
             case e.ServiceRejected(link=link, why=why):
                 _log.warning("the service could not prove itself", why=why)
                 if self._service is not None:
                     self._service.close(link, why)
+            case e.RelayContested(place=place):
+                _log.warning("somebody else binds with this endpoint's key, or the relay is wrong", relay=place.host)
+                self._announce()
             case e.ServiceRefused(regarding=regarding, why=why):
                 _log.warning("the service refused", regarding=regarding, why=why)
+                if regarding == Renew.__name__ and self._rotation.is_asked:
+                    self._rotation.give_up()
+                    self._refusal = why
+                    self._announce()
+                if self._service is not None and regarding in OWN_PAPERS:
+                    self._service.handle_refused(why)
 
     # the service's side
 
@@ -260,6 +290,8 @@ class Endpoint:
                 is_known = self._node.enable(wish.peer, now)
             case Verb.DISABLE:
                 is_known = self._node.disable(wish.peer, now)
+            case Verb.RESET | Verb.RESET_KEY:
+                is_known = self._node.reset_trust(wish.peer, key=wish.verb is Verb.RESET_KEY, now=now)
         self._driver.settle()
         self._announce()
         return is_known
@@ -288,6 +320,9 @@ class Endpoint:
 
     def peers(self) -> tuple[PeerStatus, ...]:
         return self._node.status(self._around.clock())
+
+    def trust(self) -> tuple[TrustStatus, ...]:
+        return self._node.trust()
 
     def peer(self, name: str) -> PeerStatus:
         """Raises `CommandError` where there is none of this full name."""
@@ -329,6 +364,31 @@ class Endpoint:
     def counters(self) -> Counter[str]:
         return self._node.counters
 
+    async def rotate(self, timeout_s: float) -> str:
+        """Changes the identity key and returns its fingerprint, once the authority has certified it.
+
+        Raises `CommandError`, and `FabricError` for what the custodian can't do.
+        """
+        around, before = self._around, self._around.identity.signer.public_key
+        if not self.is_service_up:
+            raise CommandError(
+                ExitCode.UNREACHABLE, "the discovery service is out of reach, and it certifies the new key"
+            )
+        self._refusal = ""
+        self._rotation.begin(around.calendar.unix(around.clock()))
+        self._request_renewal()
+        self._driver.settle()
+
+        def is_over() -> bool:
+            return bool(self._refusal) or around.identity.signer.public_key != before
+
+        if not await self.wait_until(is_over, timeout_s):
+            why = "the authority has not answered yet; the change goes on by itself once it does"
+            raise CommandError(ExitCode.UNREACHABLE, why)
+        if self._refusal:
+            raise CommandError(ExitCode.NOT_SO, f"the authority refused: {self._refusal}")
+        return around.identity.certificate.fingerprint
+
     # its own life
 
     async def run(self) -> None:
@@ -356,14 +416,25 @@ class Endpoint:
         if abs(behind) > CLOCK_TOLERANCE_S:
             _log.warning("the clock differs from the service's: peers will refuse this endpoint", by_s=round(behind))
 
+    def _request_renewal(self) -> None:
+        around, now = self._around, self._around.clock()
+        if self._rotation.is_asked:
+            request, statement = self._rotation.request(around.calendar.unix(now))
+            self._node.request_renewal(request, now, statement)
+            return
+        nonce = renewal_nonce(around.keystore, around.identity.certificate.serial, os.urandom)
+        self._node.request_renewal(around.custodian.make_request(around.identity.name, nonce), now)
+
     def _renew_bundle(self) -> None:
         around = self._around
         unix = around.calendar.unix(around.clock())
         custodian, keystore = around.custodian, around.keystore
-        bundle = custodian.next_bundle(around.identity.name, os.urandom, unix, keystore.highest_serial())
-        keystore.store_bundle(bundle, custodian.secrets[0], unix)
-        self._node.replace_bundle(bundle, custodian.secrets[0], around.clock())
-        custodian.forget_secrets(os.urandom, unix)
+        # A state from a backup does not know how far it had come: the time is further than any serial before it.
+        above = max(keystore.highest_serial(), int(unix))
+        bundle = custodian.next_bundle(around.identity.name, unix, above)
+        keystore.note_serial(peek_bundle(bundle).serial)
+        self._node.replace_bundle(bundle, around.clock())
+        custodian.forget_secrets(unix)
 
 
 def no_such_peer(name: str) -> CommandError:

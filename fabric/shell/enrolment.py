@@ -6,32 +6,33 @@
     judge      the answer chains to the root, carries the own key, and a name that was asked for
     keep       papers, the certificate last
 
+Where the authority's key is kept apart from the service, a person has to sign first: the service says so, and is asked
+again, by the identical request, until that is done or patience ends.
+
 The identity key is made and stored before anybody is asked, so that a lost answer is asked for again under the same
 key, and the service gives the same certificate again.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
-from fabric.crypto.signature import Ed25519Signer
+from fabric.custody.identity_file import AUTO
 from fabric.errors import AuthenticationError, ConfigurationError, DecodeError, FabricError
 from fabric.identity.certificate import Certificate
 from fabric.identity.enrolment_key import EnrolmentKey, enrolment_proof
 from fabric.identity.name import parse_name, parse_system, system_of
-from fabric.identity.request import make_request
 from fabric.identity.root import Root, decode_root
 from fabric.identity.trust import Trust
 from fabric.shell.config import load_config
-from fabric.shell.custody import open_identity
+from fabric.shell.custody import open_custody, way_to_custody
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.host import split_host
 from fabric.shell.papers import Network, is_enrolled, load_papers, store_papers
@@ -50,13 +51,33 @@ CONNECT_S = 10.0
 ANSWER_S = 30.0
 STATE_MODE = 0o750
 MEDIA_TYPE = "application/msgpack"
+ASK_AGAIN_S = 2.0
+LONGEST_PAUSE_S = 30.0
+"""The pauses while a person is waited for double, for a rack of hosts behind one NAT is one source to the service."""
 
 _REFUSALS = {
     "key": ExitCode.NOT_PERMITTED,
     "name": ExitCode.NOT_PERMITTED,
     "limit": ExitCode.UNREACHABLE,
     "full": ExitCode.UNREACHABLE,
+    "authority": ExitCode.NOT_PERMITTED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """For how many seconds a person who has to sign is waited for; `tell` gets one sentence when that begins."""
+
+    seconds: float
+    tell: Callable[[str], None]
+    ask_again_s: float = ASK_AGAIN_S
+
+
+NO_PATIENCE = Patience(0.0, lambda _: None)
+
+
+class _WaitingError(CommandError):
+    """A person has to sign first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +99,17 @@ class _Judged:
     tls_certificate: bytes = field(repr=False)
 
 
-def enrol(directory: Path, pasted: str, name: str | None, environment: Mapping[str, str]) -> Enrolled:
+def enrol(
+    directory: Path,
+    pasted: str,
+    name: str | None,
+    environment: Mapping[str, str],
+    custody: str = AUTO,
+    patience: Patience = NO_PATIENCE,
+) -> Enrolled:
     """Enrols the host whose state is in `directory`, under `name` or else its host name.
+
+    `custody` is where a new identity is to be kept.
 
     Raises `CommandError` (WRONG_USAGE, NOT_PERMITTED, UNREACHABLE, NOT_SO), `ConfigurationError`, `OSError`.
     """
@@ -87,21 +117,20 @@ def enrol(directory: Path, pasted: str, name: str | None, environment: Mapping[s
     wanted = _wanted_name(name)
     directory.mkdir(mode=STATE_MODE, parents=True, exist_ok=True)
     config = load_config(directory, environment)
-    secrets = open_identity(directory, config.passphrase_file, environment, os.urandom)
-    if is_enrolled(directory) and (known := _still_enrolled(directory, key, name, secrets.custody.value)):
-        return known
-    outlet = outlet_of(config.proxy, environment)
-    service = _find_service(key, outlet)
-    answer = _ask(service, key, make_request(secrets.seed, wanted), outlet)
-    certificate = _judge_answer(answer, service.root, wanted, Ed25519Signer(secrets.seed).public_key)
+    with open_custody(way_to_custody(directory, config, environment), custody=custody) as custodian:
+        if is_enrolled(directory) and (known := _still_enrolled(directory, key, name, custodian.custody)):
+            return known
+        outlet = outlet_of(config.proxy, environment)
+        root, answer = _ask_until_signed(key, custodian.make_request(wanted), outlet, patience)
+        certificate = _judge_answer(answer, root, wanted, custodian.public_key)
     store_papers(
         directory,
         certificate=answer.certificate,
-        authority=service.root.der,
+        authority=root.der,
         revocations=answer.revocations,
         network=Network(service=answer.service, stun=answer.stun, overlay=answer.overlay),
     )
-    return Enrolled(certificate, service.root.network, secrets.custody.value, is_new=True)
+    return Enrolled(certificate, root.network, custodian.custody, is_new=True)
 
 
 def default_name() -> str:
@@ -147,6 +176,32 @@ def _still_enrolled(directory: Path, key: EnrolmentKey, name: str | None, custod
     if name is not None and name not in (certificate.name, system_of(certificate.name)):
         raise CommandError(ExitCode.NOT_SO, f"{directory} is already enrolled as {certificate.name}, not as {name}")
     return Enrolled(certificate, trust.network, custody, is_new=False)
+
+
+def _ask_until_signed(
+    key: EnrolmentKey, request: bytes, outlet: Outlet, patience: Patience
+) -> tuple[Root, EnrolmentAnswer]:
+    """Asks until there is an answer. The service may be another one each time, and have a new TLS certificate."""
+    deadline, pause_s = time.monotonic() + patience.seconds, patience.ask_again_s
+    waits_for: _WaitingError | None = None
+    while True:
+        try:
+            service = _find_service(key, outlet)
+            return service.root, _ask(service, key, request, outlet)
+        except _WaitingError as error:
+            if waits_for is None and patience.seconds:
+                patience.tell(f"{error}: waiting for up to {patience.seconds:.0f} s")
+            waits_for = error
+        except CommandError as error:
+            if waits_for is None or error.code is not ExitCode.UNREACHABLE:
+                raise
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise CommandError(
+                ExitCode.UNREACHABLE, f"{waits_for}: run the same command again later, it picks the answer up"
+            )
+        time.sleep(min(left_s, pause_s))
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def _find_service(key: EnrolmentKey, outlet: Outlet) -> _Judged:
@@ -238,6 +293,8 @@ def _read_answer(address: str, response: httpx.Response) -> EnrolmentAnswer:
     except DecodeError:
         code = response.status_code
         raise CommandError(ExitCode.UNREACHABLE, f"the service at {address} answered {code}: try again later") from None
+    if isinstance(outcome, EnrolmentRefusal) and outcome.code == "waiting":
+        raise _WaitingError(ExitCode.UNREACHABLE, outcome.why.rstrip("."))
     if isinstance(outcome, EnrolmentRefusal):
         code_of = _REFUSALS.get(outcome.code, ExitCode.NOT_SO)
         raise CommandError(code_of, f"the service refused: {outcome.why.rstrip('.')}")

@@ -1,4 +1,4 @@
-"""Everything secret or hard-won that a daemon keeps: peer records, key bundles, its port.
+"""Everything secret or hard-won that a daemon keeps, beside its keys: peer records, its port.
 
 Records are opaque here and sealed as a whole under the storage key, for gate shares are in them; only a peer's name
 and whether it is wanted stand in clear, so that `fabric add` and the like work beside a stopped daemon.
@@ -14,14 +14,13 @@ from fabric.core.records import PeerRecord, decode_record, encode_record
 from fabric.crypto.aead import Suite, open_, seal
 from fabric.crypto.digest import blake2b_256
 from fabric.errors import AuthenticationError, DecodeError
-from fabric.identity.bundle import BundleSecrets
 from fabric.shell.database import open_database, transaction
 
 SALT_BYTES = 16
 _NONCE = bytes(12)
 """Constant: every seal has a key of its own, by a new salt."""
 
-_PEERS, _BUNDLES, _MAIL = b"peers", b"bundles", b"mail"
+_PEERS = b"peers"
 _SERIAL = "bundle_serial"
 
 
@@ -58,45 +57,12 @@ class Keystore:
                 else:
                     self._store(database, change)
 
-    def load_bundles(self, unix: float) -> tuple[bytes | None, tuple[BundleSecrets, ...]]:
-        """Returns the newest signed bundle and the secrets whose offer key is still to be kept, the newest first.
-
-        Those past their time are deleted now. Secrets that can't be read count as lost: new ones are due then.
-        """
-        self._purge(unix)
-        newest, secrets = None, []
-        for serial, bundle, sealed in self._database.execute(
-            "SELECT serial, bundle, sealed FROM bundles ORDER BY serial DESC"
-        ):
-            try:
-                secrets.append(BundleSecrets.decode(self._open(_BUNDLES, str(serial).encode(), sealed)))
-            except (AuthenticationError, DecodeError):
-                continue
-            newest = newest or bundle
-        return newest, tuple(secrets)
-
-    def store_bundle(self, bundle: bytes, secrets: BundleSecrets, unix: float) -> None:
-        """Keeps the offer key until its time is over, and the mail key, which outlives many bundles, until its own."""
-        mail = secrets.mail
-        with transaction(self._database) as database:
-            database.execute(
-                "INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, ?)",
-                (
-                    secrets.serial,
-                    bundle,
-                    secrets.offer_deletion,
-                    self._seal(_BUNDLES, str(secrets.serial).encode(), secrets.encode()),
-                ),
-            )
-            _note(database, _SERIAL, str(max(secrets.serial, self.highest_serial())))
-            database.execute(
-                "INSERT OR IGNORE INTO mail_keys VALUES (?, ?, ?)",
-                (mail.public, secrets.mail_deletion, self._seal(_MAIL, mail.public, mail.secret_bytes)),
-            )
-        self._purge(unix)
+    def note_serial(self, serial: int) -> None:
+        """Keeps the serial of a key bundle that is to be published, unless a higher one is kept."""
+        self.note_fact(_SERIAL, str(max(serial, self.highest_serial())))
 
     def highest_serial(self) -> int:
-        """Returns the serial of the newest bundle ever stored, 0 before the first; it outlives the bundle."""
+        """Returns the serial of the newest key bundle ever made, 0 before the first; it outlives the bundle's keys."""
         return int(self.fact(_SERIAL) or 0)
 
     def fact(self, name: str) -> str | None:
@@ -110,12 +76,7 @@ class Keystore:
 
     def _store(self, database: sqlite3.Connection, record: PeerRecord) -> None:
         sealed = self._seal(_PEERS, record.name.encode(), encode_record(record))
-        database.execute("INSERT OR REPLACE INTO peers VALUES (?, ?, ?)", (record.name, not record.removed, sealed))
-
-    def _purge(self, unix: float) -> None:
-        with transaction(self._database) as database:
-            database.execute("DELETE FROM bundles WHERE deletion <= ?", (unix,))
-            database.execute("DELETE FROM mail_keys WHERE deletion <= ?", (unix,))
+        database.execute("INSERT OR REPLACE INTO peers VALUES (?, ?, ?)", (record.name, record.is_wanted, sealed))
 
     def _seal(self, table: bytes, row: bytes, plain: bytes) -> bytes:
         salt = self._draw(SALT_BYTES)

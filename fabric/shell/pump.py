@@ -72,6 +72,15 @@ class HotLane(Protocol):
     def count_drop(self, reason: Drop, count: int) -> None: ...
 
 
+class Guard(Protocol):
+    """Against floods; see `flood_guard`."""
+
+    @property
+    def is_behind(self) -> bool: ...
+
+    def look(self, now: Instant) -> None: ...
+
+
 class Ways(Protocol):
     """The ways that datagrams come and go; see `carriers`."""
 
@@ -109,6 +118,7 @@ class Pump:
         on_reports: OnReports,
         on_too_long: OnTooLong = lambda _refused: None,
         threads: LaneThreads | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._lane = lane
         self._tap = tap
@@ -117,6 +127,7 @@ class Pump:
         self._on_reports = on_reports
         self._on_too_long = on_too_long
         self._threads = threads
+        self._guard = guard
         self._report_due: Instant = 0.0
         self._untold = trio.Event()
         self._age_due: Instant = 0.0
@@ -144,7 +155,7 @@ class Pump:
         if batch:
             unsent = len(batch) - self._ways.send_batch(batch)
             self._count(Drop.BACKPRESSURE, unsent)
-        if self._ways.has_too_long:
+        if self._ways.has_too_long or (self._guard is not None and self._guard.is_behind):
             self._untold.set()  # core, which may be the caller, hears of it later
         self._settle_drops()
 
@@ -213,6 +224,7 @@ class Pump:
                 self._age_in_time(instant)
                 await trio.sleep_forever()
             instant = now()
+            self._look(instant)
             deadline = self._lane.next_timeout()
             if deadline is not None and deadline <= instant:
                 self._lane.handle_timeout(instant)
@@ -256,6 +268,8 @@ class Pump:
             await trio.sleep(REPORT_INTERVAL_S)
             self._untold = trio.Event()
             self._tell([], now())
+            if self._guard is not None and self._guard.is_behind:
+                self._untold.set()
 
     def _tell(self, controls: Sequence[Control], instant: Instant) -> None:
         self._report_due = instant + REPORT_INTERVAL_S
@@ -269,6 +283,11 @@ class Pump:
             self.flush()
         else:
             self._settle_drops()
+        self._look(instant)
+
+    def _look(self, instant: Instant) -> None:
+        if self._guard is not None:
+            self._guard.look(instant)
 
     def _vouch(self, traffic: Sequence[Traffic], controls: Sequence[Control]) -> None:
         """A record that opened shows who speaks on a connection, before core answers on it."""

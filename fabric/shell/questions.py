@@ -15,7 +15,10 @@ from fabric.shell.control_wire import (
     AskEnable,
     AskPing,
     AskRemove,
+    AskReset,
+    AskRotate,
     AskStatus,
+    AskTrust,
     AskWait,
     AskWishes,
     Connected,
@@ -25,13 +28,15 @@ from fabric.shell.control_wire import (
     Failed,
     PeerExamined,
     Pinged,
+    Rotated,
     Status,
     StatusReport,
+    Trusts,
 )
 from fabric.shell.endpoint import Endpoint
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.late import load
-from fabric.shell.report import milliseconds, report_path, report_peer
+from fabric.shell.report import milliseconds, report_path, report_peer, report_trust
 from fabric.shell.wishes import Verb
 
 if TYPE_CHECKING:
@@ -59,26 +64,41 @@ class Questions:
     async def answer(self, question: AnyQuestion) -> AnyAnswer:
         """Raises `FabricError` for what can't be done, to be told to the asker."""
         match question:
-            case AskStatus(peer=peer):
-                return self._status(peer)
-            case AskAdd() | AskRemove() | AskEnable() | AskDisable():
-                fingerprint = question.fingerprint if isinstance(question, AskAdd) else None
-                return Done(self._endpoint.wish(_VERBS[type(question)], question.peer, fingerprint))
-            case AskWait():
-                return await self._wait(question)
-            case AskPing():
-                return await self._ping(question)
+            case AskStatus() | AskTrust():
+                return self._report(question)
+            case AskAdd() | AskRemove() | AskEnable() | AskDisable() | AskReset():
+                return self._wish(question)
+            case AskWait() | AskPing() | AskRotate():
+                return await self._do(question)
             case AskDoctor(peer=peer):
                 return await self._examine(peer)
             case AskWishes():
                 self._endpoint.fulfil_waiting()
                 return Done()
 
-    def _status(self, peer: str | None) -> Status:
+    def _wish(self, question: AskAdd | AskRemove | AskEnable | AskDisable | AskReset) -> Done:
+        if isinstance(question, AskReset):
+            return Done(self._endpoint.wish(Verb.RESET_KEY if question.new_key else Verb.RESET, question.peer))
+        fingerprint = question.fingerprint if isinstance(question, AskAdd) else None
+        return Done(self._endpoint.wish(_VERBS[type(question)], question.peer, fingerprint))
+
+    def _report(self, question: AskStatus | AskTrust) -> AnyAnswer:
+        if isinstance(question, AskTrust):
+            return Trusts(tuple(report_trust(each) for each in self._endpoint.trust()))
+        peer = question.peer
         peers = self._endpoint.peers()
         if peer is not None:
             peers = (self._endpoint.peer(self._endpoint.full_name(peer)),)
         return Status(StatusReport(self._report_endpoint(), tuple(report_peer(each) for each in peers)))
+
+    async def _do(self, question: AskWait | AskPing | AskRotate) -> AnyAnswer:
+        match question:
+            case AskWait():
+                return await self._wait(question)
+            case AskPing():
+                return await self._ping(question)
+            case AskRotate(timeout_s=timeout_s):
+                return Rotated(await self._endpoint.rotate(timeout_s))
 
     async def _wait(self, question: AskWait) -> AnyAnswer:
         name = self._endpoint.full_name(question.peer)

@@ -6,9 +6,19 @@ import enum
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from fabric.core.status import Attempt, PathStatus, PeerStatus
+from fabric.core.entanglement import Alarm, Encounter
+from fabric.core.status import Attempt, PathStatus, PeerStatus, TrustStatus
 from fabric.identity.certificate import Certificate
-from fabric.shell.control_wire import AttemptReport, CertificateReport, NatReport, PathReport, PeerReport
+from fabric.shell.control_wire import (
+    AlarmReport,
+    AttemptReport,
+    CertificateReport,
+    EncounterReport,
+    NatReport,
+    PathReport,
+    PeerReport,
+    TrustReport,
+)
 from fabric.wire.nat import NatBehaviour
 
 
@@ -26,7 +36,33 @@ def report_peer(peer: PeerStatus) -> PeerReport:
         rx_bytes=peer.rx_bytes,
         tx_bytes=peer.tx_bytes,
         drops=counted(peer.drops),
+        trust=report_trust(peer.trust) if peer.trust is not None else None,
     )
+
+
+def report_trust(trust: TrustStatus) -> TrustReport:
+    return TrustReport(
+        name=trust.name,
+        key="verified" if trust.is_verified else "first-use" if trust.safety_number is not None else "unmet",
+        fingerprint=trust.fingerprint,
+        safety_number=trust.safety_number,
+        entangled=trust.is_entangled,
+        removed=trust.is_past,
+        alarm=_report_alarm(trust.alarm) if trust.alarm is not None else None,
+    )
+
+
+def _report_alarm(alarm: Alarm) -> AlarmReport:
+    return AlarmReport(
+        at=_report_encounter(alarm.at),
+        seen="here" if alarm.here else "there",
+        before=_report_encounter(alarm.before) if alarm.before is not None else None,
+        is_known_there=alarm.is_known,
+    )
+
+
+def _report_encounter(encounter: Encounter) -> EncounterReport:
+    return EncounterReport(rfc3339(encounter.unix), encounter.remote)
 
 
 def report_path(path: PathStatus | None) -> PathReport | None:
@@ -62,8 +98,11 @@ def report_nat(nat: NatBehaviour) -> NatReport:
 
 
 def report_certificate(certificate: Certificate, unix: float) -> CertificateReport:
-    end = datetime.fromtimestamp(certificate.not_after, UTC)
-    return CertificateReport(end.strftime("%Y-%m-%dT%H:%M:%SZ"), round(certificate.not_after - unix, 1))
+    return CertificateReport(rfc3339(certificate.not_after), round(certificate.not_after - unix, 1))
+
+
+def rfc3339(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def counted(drops: Mapping[str, int]) -> dict[str, int]:

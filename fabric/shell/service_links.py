@@ -47,6 +47,7 @@ class ServiceLinks:
         numbers = itertools.count(1)
         self._open: dict[int, ServiceLink] = {}
         self._links: list[ServiceLink] = []
+        self._refused = ""
         for _ in range(min(LINKS, len(rota))):
             numbered = _Numbered(user, numbers, self._open)
             link = ServiceLink(rota, context, check, numbered, patience, jitter, outlet)
@@ -62,7 +63,8 @@ class ServiceLinks:
     def why(self) -> str:
         """Why there is no channel, for a person; empty while there is one."""
         whys = [link.why for link in self._links]
-        return "" if "" in whys else "; ".join(dict.fromkeys(whys))
+        refused = [f"it refused: {self._refused}"] if self._refused else []
+        return "" if "" in whys else "; ".join(dict.fromkeys(refused + whys))
 
     def send(self, link: int, message: ToService) -> None:
         """Queues a message; it is lost with the channel."""
@@ -75,8 +77,13 @@ class ServiceLinks:
 
     def handle_accepted(self, link: int) -> None:
         """The service has proven itself."""
+        self._refused = ""
         if (channel := self._open.get(link)) is not None:
             channel.handle_accepted()
+
+    def handle_refused(self, why: str) -> None:
+        """The service, which had proven itself, does not take this endpoint, or its request for a certificate."""
+        self._refused = why
 
     def handle_moved(self, own: Collection[str]) -> None:
         for link in self._links:

@@ -37,13 +37,20 @@ def fabricd(arguments: Sequence[str] | None = None) -> None:
 def _run(state: Path | None, options: dict[str, object]) -> None:
     """Modules and classes stay for good: nobody looks for garbage among them, now or later."""
     gc.disable()
+    from fabric.shell.config import DEFAULT_STATE, STATE_VARIABLE, load_config
+    from fabric.shell.custody import way_to_custody
+
+    state = state or Path(os.environ.get(STATE_VARIABLE) or DEFAULT_STATE)
+    config = load_config(state, os.environ, options)
+    way = way_to_custody(state, config, os.environ)  # the keys' own process loads while this one does
     try:
-        from fabric.shell.config import DEFAULT_STATE, STATE_VARIABLE
         from fabric.shell.daemon import serve
-    finally:
+
         gc.enable()
-    gc.freeze()
-    serve(state or Path(os.environ.get(STATE_VARIABLE) or DEFAULT_STATE), options)
+        gc.freeze()
+        serve(state, config, way)
+    finally:
+        way.close()
 
 
 class _Parser(argparse.ArgumentParser):

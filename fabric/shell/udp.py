@@ -22,6 +22,7 @@ import trio
 
 from fabric.dataplane.contract import Drop
 from fabric.errors import ConfigurationError, DecodeError
+from fabric.shell.flood_guard import Addressed
 from fabric.shell.offload import (
     UNABLE,
     coalesce,
@@ -34,7 +35,8 @@ from fabric.shell.offload import (
 )
 from fabric.shell.side_sockets import SideSockets
 from fabric.wire.address import Target, Transport
-from fabric.wire.datagram import DATA_TYPE, GATED_TYPE
+from fabric.wire.datagram import DATA_TYPE, GATED_HEADER_BYTES, GATED_TYPE
+from fabric.wire.path import GatedKind
 from fabric.wire.relay import RELAY_CONTROL_TYPE, RELAYED_HEADER_BYTES, RELAYED_TYPE, unwrap_relayed, wrap_relayed
 
 Reader = tuple[socket.socket | SideSockets, Callable[[], list[tuple[bytes, Target]]]]
@@ -52,6 +54,8 @@ MAX_TOO_LONG = 64
 
 _PORT_TRIES = 64
 
+_GATED = bytes((GATED_TYPE,))
+_PROBE_REPLY = bytes((GatedKind.PROBE_REPLY,))
 _FOR_RELAYS = bytes((RELAYED_TYPE,))
 """One comparison a datagram finds all that may have to do with a relay: it begins with this byte or one above."""
 
@@ -80,6 +84,9 @@ class UdpSockets:
         self.segments = segments
         self.coalesces = all(is_coalescing(udp) for udp in self.sockets)
         self.drops: Counter[Drop] = Counter()
+        self.addressed = Addressed()
+        self.unopened = 0
+        """Of what relays seem to have brought: what no lane will count, as it is not told of it."""
         self.side = SideSockets(lambda: _bind(socket.AF_INET, 0, is_wide=False), widen, self.drops)
         self.elsewhere: Callable[[bytes, Target], bool] = self._refuse
         self._too_long: dict[Target, int] = {}
@@ -104,6 +111,8 @@ class UdpSockets:
                 self._sort((datagram,), source, sorted_)
             else:
                 sorted_.append((datagram, source))
+        by_relay = (Transport.RELAY_UDP,)
+        self.unopened += sum(to[2:3] == by_relay and datagram.startswith(_GATED) for datagram, to in sorted_)
         return sorted_
 
     def send_batch(self, batch: Sequence[tuple[bytes, Target]], start: int = 0) -> int:
@@ -164,6 +173,7 @@ class UdpSockets:
             channel, payload = 0, b"\0"
         if channel and payload[0] in (DATA_TYPE, GATED_TYPE):
             return payload, (ip, port, Transport.RELAY_UDP, channel)
+        self.unopened += 1
         self.drops[Drop.MALFORMED] += 1
         return None
 
@@ -173,6 +183,7 @@ class UdpSockets:
         udp = self._socket_for(first, target)
         if udp is None or not _is_for_udp(target):
             return self._send_singly(batch, start, end)
+        self._note(target, first)
         datagrams = [datagram for datagram, _ in batch[start:end]]
         if channel := _channel(target):
             datagrams = [wrap_relayed(channel, datagram) for datagram in datagrams]
@@ -210,6 +221,7 @@ class UdpSockets:
         if udp is None:
             self.drops[Drop.NO_PATH] += 1
             return True
+        self._note(target, datagram)
         try:
             udp.sendto(datagram, target)
         except BlockingIOError:
@@ -226,6 +238,7 @@ class UdpSockets:
         if udp is None:
             self.drops[Drop.NO_PATH] += 1
             return True
+        self._note(target, datagram)
         if channel := _channel(target):
             datagram = wrap_relayed(channel, datagram)
         try:
@@ -235,6 +248,15 @@ class UdpSockets:
         except OSError as error:
             self._handle_send_error(error, udp, datagram, target[:2], target)
         return True
+
+    def _note(self, target: Target, datagram: bytes) -> None:
+        """Whoever answers does so to the main socket, unless it was a side socket that wrote. An answer to a probe may
+        go to an address that the peer forged: whoever belongs there is written to without being asked, too."""
+        to = target[:2]
+        if to in self.addressed.recent or _is_probe_reply(datagram):
+            return
+        if len(target) == 2 or target[2] is Transport.RELAY_UDP:
+            self.addressed.note(*to, is_relay=len(target) != 2)
 
     def _socket_for(self, datagram: bytes, target: Target) -> socket.socket | None:
         if len(target) == 4 and target[2] is Transport.UDP:
@@ -266,8 +288,15 @@ class UdpSockets:
         return True
 
 
+def _is_probe_reply(datagram: bytes) -> bool:
+    return datagram.startswith(_GATED) and datagram[GATED_HEADER_BYTES : GATED_HEADER_BYTES + 1] == _PROBE_REPLY
+
+
 def open_udp_sockets(port: int = 0) -> UdpSockets:
-    """Returns sockets on `port`, or on one free for both families where it is 0. Raises `ConfigurationError`."""
+    """Returns sockets on `port`, or where it is 0 on one that is free for both families, and for TCP as well.
+
+    Raises `ConfigurationError`.
+    """
     for _ in range(_PORT_TRIES):
         ipv6 = _bind(socket.AF_INET6, port) if socket.has_ipv6 else None
         chosen = ipv6.getsockname()[1] if ipv6 is not None else port
@@ -279,10 +308,27 @@ def open_udp_sockets(port: int = 0) -> UdpSockets:
             if port:
                 raise
             continue
-        if ipv4 is not None or ipv6 is not None:
-            return UdpSockets(ipv4, ipv6, count_segments())
-        break
-    raise ConfigurationError("no UDP port is free for both IPv4 and IPv6")
+        if ipv4 is None and ipv6 is None:
+            break
+        sockets = UdpSockets(ipv4, ipv6, count_segments())
+        if port or is_free_for_tcp(sockets.port):
+            return sockets
+        sockets.close()
+    raise ConfigurationError("no port is free for UDP and TCP, over both IPv4 and IPv6")
+
+
+def is_free_for_tcp(port: int) -> bool:
+    """Whether nobody has it, not even a connection that is over (TIME-WAIT): one to the same place would fail then."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(("", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+    return True
 
 
 def _bind(family: socket.AddressFamily, port: int, *, is_wide: bool = True) -> socket.socket | None:

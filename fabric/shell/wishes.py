@@ -19,6 +19,8 @@ class Verb(enum.Enum):
     REMOVE = "remove"
     ENABLE = "enable"
     DISABLE = "disable"
+    RESET = "reset"
+    RESET_KEY = "reset-new-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def make_wish(directory: Path, verb: Verb, peer: str, fingerprint: str | None = 
     database = open_database(directory)
     try:
         with transaction(database):
-            if verb is not Verb.ADD and not _is_wanted(database, wish.peer):
+            if not _is_known(database, wish):
                 raise CommandError(ExitCode.NO_SUCH_THING, f"there is no peer {wish.peer}: `fabric add` it first")
             database.execute(
                 "INSERT INTO wishes (verb, peer, fingerprint) VALUES (?, ?, ?)",
@@ -75,6 +77,14 @@ class WishStore:
     def drop(self, ordinal: int) -> None:
         """Drops this wish and the ones before it."""
         self._database.execute("DELETE FROM wishes WHERE ordinal <= ?", (ordinal,))
+
+
+def _is_known(database: sqlite3.Connection, wish: Wish) -> bool:
+    """Returns whether there is somebody to do this with; a peer that was removed is still remembered by its key."""
+    if wish.verb is Verb.ADD or _is_wanted(database, wish.peer):
+        return True
+    is_reset = wish.verb in (Verb.RESET, Verb.RESET_KEY)
+    return is_reset and database.execute("SELECT 1 FROM peers WHERE name = ?", (wish.peer,)).fetchone() is not None
 
 
 def _is_wanted(database: sqlite3.Connection, peer: str) -> bool:

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fabric.crypto.signature import Ed25519Signer
+from fabric.custody.identity_file import Secrets, Surroundings, open_identity
 from fabric.identity.authority import BACKDATE_S, ENDPOINT_LIFE_S, ROOT_LIFE_S, SERVICE_LIFE_S, Authority, draw_serial
 from fabric.identity.overlay import ipv6_of, ula_prefix
 from fabric.identity.request import Request, decode_request, make_request
-from fabric.shell.custody import Secrets, open_identity
 from fabric.shell.papers import Network, store_papers
 
 NETWORK = "home"
@@ -34,7 +34,7 @@ class Homestead:
         """Returns the state directory of a new endpoint, with the overlay address 100.64.0.`host`."""
         state = self.directory / system
         state.mkdir(exist_ok=True)
-        secrets = open_identity(state, None, {}, os.urandom)
+        secrets = open_identity(kept_in(state))
         store_papers(
             state,
             certificate=self.issue(secrets, f"{system}.{NETWORK}", host, life_s=life_s),
@@ -75,6 +75,11 @@ class Homestead:
 
     def prefix(self) -> IPv6Network:
         return ula_prefix(self.authority.fingerprint)
+
+
+def kept_in(state: Path) -> Surroundings:
+    """Returns where an endpoint has its keys that has no other custodian."""
+    return Surroundings(state, None, {})
 
 
 def found(directory: Path) -> Homestead:

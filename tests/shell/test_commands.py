@@ -9,10 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from prometheus_client.parser import text_string_to_metric_families
 
 from fabric.cli.main import app
 from fabric.shell.control import listen, serve_control
 from fabric.shell.control_wire import (
+    AlarmReport,
     AnyAnswer,
     AnyQuestion,
     AskAdd,
@@ -21,7 +23,9 @@ from fabric.shell.control_wire import (
     AskEnable,
     AskPing,
     AskRemove,
+    AskReset,
     AskStatus,
+    AskTrust,
     AskWait,
     AskWishes,
     AttemptReport,
@@ -30,6 +34,7 @@ from fabric.shell.control_wire import (
     CheckReport,
     Connected,
     Done,
+    EncounterReport,
     EndpointReport,
     Examined,
     Failed,
@@ -43,12 +48,28 @@ from fabric.shell.control_wire import (
     RelayReport,
     Status,
     StatusReport,
+    TrustReport,
+    Trusts,
 )
 from fabric.shell.program import run_program
 from fabric.shell.wishes import Verb, Wish, WishStore
 from tests.shell.homestead import found
 
 PATH = PathReport("direct-udp", "192.0.2.7:4711", 12.345, 1472)
+TRUST = TrustReport(
+    name="bob.home",
+    key="verified",
+    fingerprint="abcd-efgh",
+    safety_number="12345 67890",
+    entangled=True,
+    removed=False,
+    alarm=AlarmReport(
+        at=EncounterReport("2030-01-01T00:00:00Z", "203.0.113.9:4711"),
+        seen="here",
+        before=EncounterReport("2029-12-31T00:00:00Z", "198.51.100.7:4711"),
+        is_known_there=False,
+    ),
+)
 BOB = PeerReport(
     name="bob.home",
     state="connected",
@@ -62,6 +83,7 @@ BOB = PeerReport(
     rx_bytes=1_234_567,
     tx_bytes=999,
     drops={"replay": 3},
+    trust=TRUST,
 )
 ALICE = EndpointReport(
     name="alice.home",
@@ -157,6 +179,8 @@ def run(state: Path, *words: str) -> int:
         (("remove", "bob"), AskRemove("bob")),
         (("enable", "bob"), AskEnable("bob")),
         (("disable", "bob"), AskDisable("bob")),
+        (("trust", "reset", "bob"), AskReset("bob")),
+        (("trust", "reset", "bob", "--new-key"), AskReset("bob", new_key=True)),
     ],
 )
 async def test_a_wish_is_told_to_the_daemon(
@@ -177,7 +201,79 @@ def test_a_wish_without_a_daemon_is_stored(tmp_path: Path, capsys: pytest.Captur
     with WishStore(state) as store:
         assert [wish for _, wish in store.waiting()] == [Wish(Verb.ADD, "bob.home")]
     assert run(state, "remove", "carol") == 4
+    assert run(state, "trust", "reset", "carol") == 4
     assert run(state, "add", "alice") == 2
+
+
+async def test_trust_lists_keys_numbers_and_alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon = Daemon({AskTrust: Trusts((TRUST,))})
+    assert await commanded(tmp_path, daemon, "trust", "list") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for told in (
+        "bob.home",
+        "verified",
+        "12345 67890",
+        "203.0.113.9:4711",
+        "198.51.100.7:4711",
+        "2030-01-01T00:00:00Z",
+    ):
+        assert told in shown
+    assert await commanded(tmp_path, daemon, "trust", "list", "--json") == 0
+    (peer,) = json.loads(capsys.readouterr().out)["peers"]
+    assert peer["alarm"]["at"] == {"time": "2030-01-01T00:00:00Z", "remote": "203.0.113.9:4711"}
+
+
+async def test_metrics_tell_of_the_daemon_its_peers_and_their_alarms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon({AskStatus: Status(StatusReport(ALICE, (BOB,))), AskTrust: Trusts((TRUST,))})
+    assert await commanded(tmp_path, daemon, "metrics") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    samples = [sample for family in text_string_to_metric_families(said.out) for sample in family.samples]
+    told = {sample.name: sample for sample in samples if sample.labels.get("peer", "bob.home") == "bob.home"}
+    assert told["fabric_up"].labels == {"directory": str(tmp_path)}
+    assert told["fabric_up"].value == told["fabric_peer_connected"].value == told["fabric_alarm"].value == 1
+    assert told["fabric_service_connected"].value == 0
+    assert told["fabric_peer_receive_bytes_total"].value == 1_234_567
+    addresses = {each.labels["remote"] for each in samples if each.name == "fabric_alarm_timestamp_seconds"}
+    assert addresses == {"203.0.113.9:4711", "198.51.100.7:4711"}
+
+
+def test_metrics_without_a_daemon_say_so_and_end_as_status_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "status") == 5
+    sentence = capsys.readouterr().err
+    assert run(tmp_path, "metrics") == 5
+    said = capsys.readouterr()
+    assert said.err == sentence
+    (family,) = text_string_to_metric_families(said.out)
+    assert [(sample.name, sample.value) for sample in family.samples] == [("fabric_up", 0)]
+
+
+async def test_metrics_of_a_daemon_that_ends_in_between_say_that_it_is_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon({AskStatus: Status(StatusReport(ALICE, (BOB,))), AskTrust: Failed(5, "the daemon ends")})
+    assert await commanded(tmp_path, daemon, "metrics") == 5
+    said = capsys.readouterr()
+    assert said.out.splitlines()[2:] == [f'fabric_up{{directory="{tmp_path}"}} 0']
+    assert len(said.err.splitlines()) == 1
+
+
+def test_metrics_with_a_wrong_configuration_print_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.toml").write_text("port = -1")
+    assert run(tmp_path, "metrics") == 78
+    assert capsys.readouterr().out == ""
+
+
+async def test_a_reset_says_what_it_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon = Daemon({AskReset: Done("bob.home")})
+    assert await commanded(tmp_path, daemon, "trust", "reset", "bob") == 0
+    assert "stays pinned" in capsys.readouterr().out
+    assert await commanded(tmp_path, daemon, "trust", "reset", "bob", "--new-key") == 0
+    assert "--fingerprint" in capsys.readouterr().out
 
 
 async def test_a_failure_is_one_sentence_and_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -394,10 +490,11 @@ async def test_a_daemon_that_comes_up_while_a_wish_is_stored_is_told_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fabric.cli import wish
+    from fabric.cli.words import connect
     from fabric.shell.control_client import NoDaemonError
 
     state = found(tmp_path).settle("alice")
-    connect, attempts = wish.connect, list[Path]()
+    attempts: list[Path] = []
 
     def first_too_early(where: Path) -> object:
         attempts.append(where)

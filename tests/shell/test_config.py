@@ -36,6 +36,7 @@ def test_every_setting_has_a_twin_in_the_environment(tmp_path: Path, field: str)
         "cipher": "aes-256-gcm",
         "lane": "reference",
         "cipher_library": "pynacl",
+        "entangle": "alert",
         "log_level": "debug",
         "service": "a.example:443,[::1]:444",
         "stun": "192.0.2.1:3478",

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from fabric.custody.identity_file import Surroundings
+from fabric.custody.vault import Vault
 from fabric.shell.lock import only_one
 from tests.shell.homestead import found
+
+pytestmark = pytest.mark.slow
 
 WITHOUT_NET_ADMIN = """
 import ctypes, os, sys
@@ -79,3 +83,10 @@ def test_a_lock_is_free_again_when_its_holder_is_gone(tmp_path: Path) -> None:
     for _ in range(2):
         with only_one(tmp_path):
             pass
+
+
+def test_a_key_that_another_name_has_is_refused_and_not_tried_again(state: Path) -> None:
+    Vault(Surroundings(state, None, {})).begin("bob.home")
+    code, said = fabricd(state)
+    assert code == 78
+    assert "this identity key is bob.home's" in said

@@ -31,6 +31,15 @@ class FakeNode:
         self.timeout: float | None = None
         self.woken: list[float] = []
 
+        self.stored = 0
+        self.then: Event | None = None
+
+    def handle_stored(self, _now: float, /) -> None:
+        self.stored += 1
+        if self.then is not None:
+            self.events.append(self.then)
+            self.then = None
+
     def handle_timeout(self, now: float, /) -> None:
         self.woken.append(now)
         self.timeout = None
@@ -87,7 +96,7 @@ def driven() -> tuple[FakeNode, Notes, Driver]:
     return node, notes, notes.driver
 
 
-def test_records_are_durable_before_anything_leaves() -> None:
+async def test_records_are_durable_before_anything_leaves() -> None:
     node, notes, driver = driven()
     node.transmits.append(TRANSMIT)
     node.messages.append(Renew(b""))
@@ -102,12 +111,22 @@ def test_records_are_durable_before_anything_leaves() -> None:
     ]
 
 
-def test_what_an_event_brings_about_is_durable_before_anything_leaves_too() -> None:
+async def test_what_an_event_brings_about_is_durable_before_anything_leaves_too() -> None:
     node, notes, driver = driven()
     node.transmits.append(TRANSMIT)
     node.events.append(RenewalDue())
     driver.settle()
     assert [made[0] for made in notes.made] == ["event", "keep", "transmit", "say", "flush"]
+
+
+async def test_what_waited_for_the_disk_happens_before_anything_leaves() -> None:
+    node, notes, driver = driven()
+    node.transmits.append(TRANSMIT)
+    node.events.append(StoreRecord(RECORD))
+    node.then = BundleDue()
+    driver.settle()
+    assert node.stored == 1
+    assert [made[0] for made in notes.made] == ["keep", "event", "transmit", "flush"]
 
 
 def test_nothing_leaves_when_the_disk_is_full() -> None:
@@ -118,6 +137,21 @@ def test_nothing_leaves_when_the_disk_is_full() -> None:
     with pytest.raises(OSError, match="no space"):
         driver.settle()
     assert notes.made == []
+
+
+def test_nothing_leaves_after_that_either_whoever_else_still_has_to_say_goodbye() -> None:
+    """A message that leaves while the root that it depends on is not stored is a false alarm after the restart."""
+    node, notes, driver = driven()
+    notes.disk_is_full = True
+    node.transmits.append(TRANSMIT)
+    node.events.append(StoreRecord(RECORD))
+    with pytest.raises(OSError, match="no space"):
+        driver.settle()
+    notes.disk_is_full = False
+    node.events.append(BundleDue())
+    driver.settle()
+    assert notes.made == []
+    assert node.stored == 0
 
 
 async def test_the_machine_is_woken_at_its_deadline(autojump_clock: MockClock) -> None:

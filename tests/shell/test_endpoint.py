@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Collection
@@ -16,7 +17,9 @@ from fabric.core.events import (
     PathChanged,
     PeerChanged,
     Pong,
+    RelayContested,
     RenewalDue,
+    ServiceRefused,
     ServiceRejected,
     StunNames,
 )
@@ -25,7 +28,8 @@ from fabric.core.machine import Calendar
 from fabric.core.node import Node
 from fabric.core.settings import Settings
 from fabric.core.status import PathKind, PeerState
-from fabric.custody.memory import MemoryCustodian
+from fabric.custody.identity_file import open_identity
+from fabric.custody.vault import SEALING_FILE, Vault
 from fabric.dataplane.reference import ReferenceLane
 from fabric.errors import DecodeError
 from fabric.identity.bundle import peek_bundle
@@ -41,7 +45,6 @@ from fabric.shell.control_wire import (
     Failed,
     Status,
 )
-from fabric.shell.custody import open_identity
 from fabric.shell.endpoint import Endpoint, Surroundings, Way
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.keystore import Keystore
@@ -49,8 +52,8 @@ from fabric.shell.papers import load_papers
 from fabric.shell.questions import Questions
 from fabric.shell.wishes import Verb, make_wish
 from fabric.wire.address import Address
-from fabric.wire.rendezvous import ToService
-from tests.shell.homestead import Homestead, found
+from fabric.wire.rendezvous import RelayPlace, ToService
+from tests.shell.homestead import Homestead, found, kept_in
 
 
 @dataclass
@@ -60,6 +63,7 @@ class Outside:
     sent: list[tuple[Address, bytes]] = field(default_factory=list)
     said: list[ToService] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     flushes: int = 0
     moves: int = 0
     doubts: int = 0
@@ -79,6 +83,9 @@ class Outside:
     def handle_accepted(self, link: int) -> None:
         pass
 
+    def handle_refused(self, why: str) -> None:
+        self.refused.append(why)
+
     def handle_moved(self, own: Collection[str]) -> None:
         self.moves += 1
 
@@ -92,6 +99,7 @@ class House:
 
     homestead: Homestead
     state: Path
+    vault: Vault
     keystore: Keystore
     endpoint: Endpoint
     node: Node
@@ -106,31 +114,30 @@ class House:
 
 def put_up(homestead: Homestead, state: Path) -> House:
     papers = load_papers(state)
-    secrets = open_identity(state, None, {}, os.urandom)
-    keystore = Keystore(state, secrets.storage_key, os.urandom)
-    bundle, bundle_secrets = keystore.load_bundles(time.time())
-    custodian = MemoryCustodian(secrets.seed, bundle_secrets)
+    vault = Vault(kept_in(state))
+    vault.begin(papers.certificate.name)
+    keystore = Keystore(state, vault.storage_key, os.urandom)
     identity = Identity(
         papers.certificate.name,
         papers.network_name,
         papers.certificate,
         papers.trust(),
-        custodian,
-        custodian.secrets,
-        bundle,
+        vault,
+        vault,
+        vault.bundle,
     )
     calendar, stun_names = Calendar(time.time()), list[tuple[str, ...]]()
     records, _ = keystore.load_records()
     lane = ReferenceLane(papers.certificate.mac, papers.certificate.addresses)
     node = Node(identity, lane, calendar, os.urandom, Settings(), records, 0.0)
     ways: list[Way] = []
-    around = Surroundings(state, identity, calendar, keystore, custodian, lambda: 0.0, stun_names.append, ways.append)
+    around = Surroundings(state, identity, calendar, keystore, vault, lambda: 0.0, stun_names.append, ways.append)
     outside = Outside()
     endpoint = Endpoint(around, node, outside)
     endpoint.attach(outside)
     endpoint.settle()
     endpoint.fulfil_waiting()
-    return House(homestead, state, keystore, endpoint, node, outside, stun_names, ways)
+    return House(homestead, state, vault, keystore, endpoint, node, outside, stun_names, ways)
 
 
 @pytest.fixture
@@ -187,20 +194,20 @@ def test_unknown_peers_and_the_own_name_are_refused(house: House) -> None:
 
 def test_a_key_bundle_is_made_stored_and_never_has_an_older_serial(house: House) -> None:
     house.endpoint.handle_clock(time.time(), has_slept=False)
-    bundle, secrets = house.keystore.load_bundles(time.time())
-    assert bundle is not None
-    assert peek_bundle(bundle).serial == secrets[0].serial == 1
-    long_after = time.time() + 40 * 86_400
-    house.keystore.load_bundles(long_after)
+    assert house.vault.bundle is not None
+    serial = peek_bundle(house.vault.bundle).serial
+    assert serial == house.vault.keys.held[0].serial >= int(time.time()) - 60
+    assert house.restart().vault.bundle == house.vault.bundle
+    (house.state / SEALING_FILE).unlink()
     again = house.restart()
+    assert again.vault.bundle is None
     again.endpoint.handle_clock(time.time(), has_slept=False)
-    newest, _ = again.keystore.load_bundles(time.time())
-    assert newest is not None
-    assert peek_bundle(newest).serial == 2
+    assert again.vault.bundle is not None
+    assert peek_bundle(again.vault.bundle).serial > serial
 
 
 def test_a_new_certificate_is_stored(house: House) -> None:
-    secrets = open_identity(house.state, None, {}, os.urandom)
+    secrets = open_identity(kept_in(house.state))
     renewed = house.homestead.issue(secrets, "alice.home", 1)
     house.endpoint.handle_event(CertificateReplaced(renewed))
     assert load_papers(house.state).certificate.der == renewed
@@ -216,6 +223,23 @@ def test_events_reach_whom_they_concern(house: House) -> None:
     house.endpoint.handle_event(StunNames(("stun.example:3478",)))
     assert house.outside.closed == ["a wrong signature"]
     assert house.stun_names == [("stun.example:3478",)]
+
+
+def test_a_relay_that_tells_of_somebody_else_with_the_own_key_is_logged(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        house.endpoint.handle_event(RelayContested(RelayPlace("relay.example", 3478, 443)))
+    (record,) = caplog.records
+    assert "with this endpoint's key, or the relay is wrong" in record.getMessage()
+    assert "relay.example" in record.getMessage()
+
+
+def test_what_the_service_refuses_about_the_own_papers_is_kept_for_the_status(house: House) -> None:
+    house.endpoint.handle_event(ServiceRefused("StateIntent", "too many wishes"))
+    assert house.outside.refused == []
+    house.endpoint.handle_event(ServiceRefused("Authenticate", "it was revoked"))
+    assert house.outside.refused == ["it was revoked"]
 
 
 def test_waking_up_makes_the_service_channel_doubtful(house: House) -> None:

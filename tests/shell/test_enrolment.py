@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from fabric.custody.identity_file import open_identity
 from fabric.identity.authority import Authority
 from fabric.identity.enrolment_key import EnrolmentKey, enrolment_proof
 from fabric.identity.request import decode_request
-from fabric.shell.custody import open_identity
-from fabric.shell.enrolment import default_name, enrol
+from fabric.shell.enrolment import Patience, default_name, enrol
 from fabric.shell.exit_code import CommandError, ExitCode
 from fabric.shell.papers import is_enrolled, load_papers
 from fabric.wire.rendezvous import (
@@ -28,7 +27,7 @@ from fabric.wire.rendezvous import (
     decode_enrolment_request,
     encode_enrolment,
 )
-from tests.shell.homestead import NETWORK, Homestead, context_of, found, service_context
+from tests.shell.homestead import NETWORK, Homestead, context_of, found, kept_in, service_context
 
 SECRET = b"the secret of the enrolment key!"
 
@@ -74,8 +73,8 @@ def serving(homestead: Homestead, context: ssl.SSLContext, certificate: bytes) -
         def do_POST(self) -> None:
             assert self.path == "/v1/enrol"
             request = decode_enrolment_request(self.rfile.read(int(self.headers["content-length"])))
-            office.asked.append(request)
-            outcome = office.answer(request)
+            opened.asked.append(request)
+            outcome = opened.answer(request)
             status = REFUSAL_STATUS.get(outcome.code, 500) if isinstance(outcome, EnrolmentRefusal) else 200
             body = outcome if isinstance(outcome, bytes) else encode_enrolment(outcome)
             self.send_response(status)
@@ -90,7 +89,7 @@ def serving(homestead: Homestead, context: ssl.SSLContext, certificate: bytes) -
         def handle_error(self, *_: object) -> None:
             """A client that breaks off is what half of these tests are about."""
 
-        def get_request(self) -> tuple[ssl.SSLSocket, object]:  # type: ignore[override]
+        def get_request(self) -> tuple[ssl.SSLSocket, object]:
             accepted, source = self.socket.accept()
             accepted.settimeout(5)
             try:
@@ -100,16 +99,16 @@ def serving(homestead: Homestead, context: ssl.SSLContext, certificate: bytes) -
                 raise
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        office = Office(
+        opened = Office(
             homestead,
             f"127.0.0.1:{server.server_port}",
             certificate,
-            lambda request: office.grant(request),  # noqa: PLW0108 not made yet
+            lambda request: opened.grant(request),  # noqa: PLW0108 not made yet
         )
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield office
+            yield opened
         finally:
             server.shutdown()
             thread.join()
@@ -174,7 +173,7 @@ def test_nothing_is_sent_to_a_certificate_for_another_host(tmp_path: Path) -> No
 def test_an_endpoint_can_not_pass_as_the_service(tmp_path: Path) -> None:
     homestead = found(tmp_path)
     state = homestead.settle("mallory")
-    secrets = open_identity(state, None, {}, os.urandom)
+    secrets = open_identity(kept_in(state))
     context = _context(secrets.seed, load_papers(state).certificate.der, homestead.authority.root_der, tmp_path)
     with serving(homestead, context, b"") as office:
         assert refusal(tmp_path / "state", office.key()).code is ExitCode.NOT_PERMITTED
@@ -182,7 +181,7 @@ def test_an_endpoint_can_not_pass_as_the_service(tmp_path: Path) -> None:
 
 
 def test_a_certificate_for_another_key_is_refused(office: Office, tmp_path: Path) -> None:
-    other = open_identity(office.homestead.settle("other"), None, {}, os.urandom)
+    other = open_identity(kept_in(office.homestead.settle("other")))
     stolen = office.homestead.issue(other, "alice.home", 3)
     office.answer = lambda request: _with(office.grant(request), certificate=stolen)
     assert "another key" in str(refusal(tmp_path / "state", office.key()))
@@ -295,3 +294,30 @@ def _chain_of(foreign: Homestead, root_der: bytes) -> ssl.SSLContext:
 
 def _context(seed: bytes, certificate: bytes, root_der: bytes, directory: Path) -> ssl.SSLContext:
     return context_of(seed, certificate, root_der, directory / "mixed.pem")
+
+
+def test_a_person_who_has_to_sign_is_waited_for_and_told_of_once(office: Office, tmp_path: Path) -> None:
+    waits = [EnrolmentRefusal("waiting", "It waits as request 1a2b.")] * 3
+    office.answer = lambda request: waits.pop() if waits else office.grant(request)
+    told: list[str] = []
+    enrol(tmp_path / "state", office.key(), "alice", {}, patience=Patience(60.0, told.append, ask_again_s=0.01))
+    assert is_enrolled(tmp_path / "state")
+    assert told == ["It waits as request 1a2b: waiting for up to 60 s"]
+    assert len({request.request for request in office.asked}) == 1
+    assert len(office.asked) == 4
+
+
+def test_where_patience_ends_the_same_command_again_picks_the_answer_up(office: Office, tmp_path: Path) -> None:
+    office.answer = lambda _: EnrolmentRefusal("waiting", "It waits as request 1a2b.")
+    error = refusal(tmp_path / "state", office.key())
+    assert error.code is ExitCode.UNREACHABLE
+    assert "again later" in str(error)
+    office.answer = lambda request: office.grant(request)  # noqa: PLW0108 another one
+    enrol(tmp_path / "state", office.key(), "alice", {})
+    first, last = office.asked
+    assert first.request == last.request
+
+
+def test_what_a_person_refused_to_sign_is_not_waited_for(office: Office, tmp_path: Path) -> None:
+    office.answer = lambda _: EnrolmentRefusal("authority", "The authority refused to sign: unknown host.")
+    assert refusal(tmp_path / "state", office.key()).code is ExitCode.NOT_PERMITTED

@@ -14,16 +14,12 @@ from pathlib import Path
 import pytest
 
 from fabric.core.records import PeerRecord
-from fabric.crypto.signature import Ed25519Signer
 from fabric.errors import ConfigurationError
-from fabric.identity.bundle import BundleSecrets, make_bundle
 from fabric.shell.database import DATABASE_FILE
 from fabric.shell.keystore import Keystore
 
 KEY = bytes(range(32))
 SHARE = b"the gate share of 32 bytes here!"
-NOW = 1_900_000_000.0
-DAY_S = 86_400.0
 
 
 def keystore(directory: Path, key: bytes = KEY) -> Keystore:
@@ -32,10 +28,6 @@ def keystore(directory: Path, key: bytes = KEY) -> Keystore:
 
 def record(name: str, **fields: object) -> PeerRecord:
     return PeerRecord(name=name, gate_index=7, gate_share=SHARE, **fields)  # type: ignore[arg-type]
-
-
-def bundle(previous: BundleSecrets | None = None, unix: float = NOW) -> tuple[bytes, BundleSecrets]:
-    return make_bundle(Ed25519Signer(bytes(32)), "me.home", os.urandom, unix, previous)
 
 
 def test_records_come_back_as_they_were_stored(tmp_path: Path) -> None:
@@ -54,13 +46,10 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_no_secret_lies_in_the_files(tmp_path: Path) -> None:
-    signed, secrets = bundle()
     with keystore(tmp_path) as store:
         store.change_records([record("a.home")])
-        store.store_bundle(signed, secrets, NOW)
         content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    for secret in (SHARE, secrets.offer.secret_bytes, secrets.mail.secret_bytes):
-        assert secret not in content
+    assert SHARE not in content
     assert (tmp_path / DATABASE_FILE).stat().st_mode & 0o777 == 0o600
 
 
@@ -82,39 +71,27 @@ def test_a_sealed_record_can_not_stand_in_for_another_peers(tmp_path: Path) -> N
         assert store.load_records() == ([record("a.home")], ["b.home"])
 
 
-def test_offer_keys_are_deleted_when_their_time_is_over_and_the_serial_goes_on(tmp_path: Path) -> None:
-    signed, secrets = bundle()
+def test_the_highest_serial_of_a_bundle_never_goes_down(tmp_path: Path) -> None:
     with keystore(tmp_path) as store:
-        store.store_bundle(signed, secrets, NOW)
-        newest, kept = store.load_bundles(secrets.offer_deletion - 1)
-        assert (newest, [each.serial for each in kept]) == (signed, [secrets.serial])
-        assert store.load_bundles(secrets.offer_deletion) == (None, ())
-        assert store.highest_serial() == secrets.serial
+        assert store.highest_serial() == 0
+        store.note_serial(7)
+        store.note_serial(5)
+    with keystore(tmp_path) as store:
+        assert store.highest_serial() == 7
 
 
-def test_the_newest_bundle_comes_first_and_stragglers_stay(tmp_path: Path) -> None:
-    first, first_secrets = bundle()
-    second, second_secrets = bundle(first_secrets, NOW + 6 * DAY_S)
+def test_bundle_secrets_of_an_earlier_version_are_gone_from_the_file(tmp_path: Path) -> None:
+    secret = os.urandom(64)
+    keystore(tmp_path).__exit__()
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as database, database:
+        database.execute("CREATE TABLE bundles (serial INTEGER, bundle BLOB, deletion REAL, sealed BLOB)")
+        database.execute("INSERT INTO bundles VALUES (1, ?, 1.0, ?)", (secret, secret))
+        database.execute("INSERT OR REPLACE INTO facts VALUES ('bundle_serial', '1')")
+        database.execute("PRAGMA user_version = 1")
+    assert secret in b"".join(path.read_bytes() for path in tmp_path.iterdir())
     with keystore(tmp_path) as store:
-        store.store_bundle(first, first_secrets, NOW)
-        store.store_bundle(second, second_secrets, NOW + 6 * DAY_S)
-    with keystore(tmp_path) as store:
-        newest, secrets = store.load_bundles(NOW + 7 * DAY_S)
-    assert newest == second
-    assert [each.serial for each in secrets] == [2, 1]
-    assert [each.offer.secret_bytes for each in secrets] == [
-        second_secrets.offer.secret_bytes,
-        first_secrets.offer.secret_bytes,
-    ]
-
-
-def test_the_mail_key_outlives_its_bundles(tmp_path: Path) -> None:
-    signed, secrets = bundle()
-    with keystore(tmp_path) as store:
-        store.store_bundle(signed, secrets, NOW)
-        store.load_bundles(secrets.offer_deletion + 1)
-    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as database:
-        assert database.execute("SELECT public FROM mail_keys").fetchall() == [(secrets.mail.public,)]
+        assert store.highest_serial() == 1
+        assert secret not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
 def test_facts_are_kept(tmp_path: Path) -> None:

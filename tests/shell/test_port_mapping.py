@@ -87,6 +87,7 @@ async def test_what_the_gateway_grants_is_told_and_given_back_when_cancelled(wor
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_gateway_that_no_longer_answers_holds_nobody_up_for_long(world: World) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(world.serve)
@@ -101,6 +102,7 @@ async def test_a_gateway_that_no_longer_answers_holds_nobody_up_for_long(world: 
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_lost_gateway_takes_the_addresses_with_it(world: World) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(world.serve)
@@ -138,6 +140,7 @@ async def test_where_nobody_is_on_the_port_upnp_is_tried_at_once(world: World, m
     assert fake.removed == 1
 
 
+@pytest.mark.slow
 async def test_what_others_send_as_news_is_counted_and_nothing_else(world: World) -> None:
     mapper = world.mapper()
     async with trio.open_nursery() as nursery:

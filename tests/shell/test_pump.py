@@ -14,6 +14,7 @@ from fabric.dataplane.native import NativeLane
 from fabric.dataplane.reference import ReferenceLane
 from fabric.errors import ConfigurationError
 from fabric.shell.carriers import Carriers
+from fabric.shell.flood_guard import FloodGuard
 from fabric.shell.lane_threads import LaneThreads
 from fabric.shell.pump import Pump
 from fabric.shell.tap import Tap
@@ -44,7 +45,8 @@ class Machine:
         ways = Carriers(self.udp, self.tcp)
         threads = LaneThreads(end.lane, self.tap, self.udp) if isinstance(end.lane, NativeLane) else None
         handlers = (self.leftovers.extend, self.handle_reports, self.too_long.extend)
-        self.pump = Pump(end.lane, self.tap, ways, *handlers, threads=threads)
+        guard = FloodGuard(end.lane, self.udp, frozenset)
+        self.pump = Pump(end.lane, self.tap, ways, *handlers, threads=threads, guard=guard)
         self.links: list[Address] = []
         self.tcp.attach(self, self.pump.receive)
 
@@ -83,6 +85,9 @@ class Machine:
                 assert item[:VNET_BYTES] == NO_VNET
                 frames.append(item[VNET_BYTES:])
         return frames
+
+    def reported(self, what: str) -> int:
+        return sum(getattr(report, what) for report in self.told if isinstance(report, Traffic))
 
     def close(self) -> None:
         self.tap.close()
@@ -123,7 +128,7 @@ async def test_what_is_not_data_goes_to_core_and_controls_come_after_traffic(
 ) -> None:
     ann, bob = machines
     await nursery.start(bob.pump.run)
-    index = next(iter(ann.end.lane._sessions))
+    index = next(iter(ann.end.lane.indices))
     ann.end.lane.send_control(index, b"hello", bob.end.underlay)
     ann.pump.flush()
     ann.udp.send_batch([(b"\xf2 gated", ("127.0.0.1", bob.udp.port))])
@@ -158,10 +163,47 @@ async def test_traffic_is_told_at_once_after_a_pause_then_at_intervals_and_never
             await trio.lowlevel.checkpoint()
     await bob.take(60)
     with trio.fail_after(10):
-        while sum(report.opened for report in bob.told if isinstance(report, Traffic)) < 60:
+        while bob.reported("opened") < 60 or ann.reported("sealed") < 60:
             await trio.testing.wait_all_tasks_blocked(0.001)
-    assert sum(report.sealed for report in ann.told if isinstance(report, Traffic)) == 60
+    assert (bob.reported("opened"), ann.reported("sealed")) == (60, 60)
     assert len(ann.told) < 60
+    nursery.cancel_scope.cancel()
+
+
+async def test_in_a_flood_strangers_are_dropped_unread_and_frames_cross(
+    machines: tuple[Machine, Machine], nursery: trio.Nursery
+) -> None:
+    ann, bob = machines
+    for each in machines:
+        await nursery.start(each.pump.run)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger, trio.fail_after(30):
+
+        async def flood() -> None:
+            for _ in range(100):
+                stranger.sendto(b"\xf1\0\0\0nobody's", ("127.0.0.1", bob.udp.port))
+            await trio.sleep(0.001)  # a flood has a rate
+
+        while not bob.end.lane.drops().get(Drop.UNREAD):
+            await flood()
+        frames = [ipv4(ann.end, bob.end, 200 + n) for n in range(100)]
+        for frame in frames:
+            ann.say(frame)
+            await flood()
+        assert await bob.take(100) == frames
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("machines", ["native"], indirect=True)
+@pytest.mark.parametrize("datagram", [b"", bytes(65_507)])
+async def test_what_is_no_datagram_of_ours_is_counted(
+    machines: tuple[Machine, Machine], nursery: trio.Nursery, datagram: bytes
+) -> None:
+    _, bob = machines
+    await nursery.start(bob.pump.run)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger, trio.fail_after(10):
+        stranger.sendto(datagram, ("127.0.0.1", bob.udp.port))
+        while not sum(bob.end.lane.drops().values()) and not bob.leftovers:
+            await trio.testing.wait_all_tasks_blocked(0.001)
     nursery.cancel_scope.cancel()
 
 
@@ -242,7 +284,7 @@ async def test_frames_cross_by_a_tcp_connection_once_the_accepting_end_knows_who
         ann.say(frame)
         await trio.lowlevel.checkpoint()
     assert await bob.take(50) == there
-    index = next(iter(ann.end.lane._sessions))
+    index = next(iter(ann.end.lane.indices))
     ann.end.lane.send_control(index, b"hello", ann.links[0])
     ann.pump.flush()
     with trio.fail_after(10):
@@ -261,7 +303,7 @@ async def test_core_hears_later_what_the_own_device_could_not_carry(
 ) -> None:
     ann, bob = machines
     await nursery.start(ann.pump.run)
-    index = next(iter(ann.end.lane._sessions))
+    index = next(iter(ann.end.lane.indices))
     ann.end.lane.send_control(index, bytes(8000), bob.end.underlay, whole=True)
     ann.pump.flush()
     assert ann.too_long == []

@@ -190,6 +190,20 @@ async def test_a_dead_second_address_is_not_told_while_the_first_stands(homestea
         assert "127.0.0.1" in links.why
 
 
+async def test_why_there_is_no_channel_begins_with_what_the_service_refused(homestead: Homestead) -> None:
+    context, _ = service_context(homestead, "127.0.0.1")
+    east = Office("east")
+    async with service(context, east.behave) as one, linked(homestead, one) as (links, user):
+        await user.until(lambda: user.offices == ["east"])
+        links.handle_refused("it was revoked")
+        assert links.why == ""
+        links.close(min(user.standing), "the service closed the channel")
+        assert links.why == "it refused: it was revoked; the service closed the channel"
+        await user.until(lambda: len(user.numbers) == 2 and user.offices == ["east"])
+        links.close(max(user.standing), "again")
+        assert links.why == "again"
+
+
 async def test_a_link_is_closed_by_its_number(homestead: Homestead) -> None:
     context, _ = service_context(homestead, "127.0.0.1")
     east, west = Office("east"), Office("west")

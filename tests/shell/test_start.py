@@ -134,7 +134,7 @@ async def test_loading_leaves_the_loop_free(
     (directory / "a_slow_module.py").write_text(body)
     monkeypatch.syspath_prepend(str(directory))
     gate = SimpleNamespace(is_entered=threading.Event(), is_open=threading.Event())
-    monkeypatch.setitem(sys.modules, "a_gate", gate)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "a_gate", gate)
     interval = sys.getswitchinterval()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(late.load, "a_slow_module")

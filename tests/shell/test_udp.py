@@ -14,7 +14,7 @@ import trio
 from fabric.dataplane.contract import Drop
 from fabric.errors import ConfigurationError
 from fabric.shell.offload import MAX_SEGMENTS, coalesce, count_segments, is_coalescing
-from fabric.shell.udp import BATCH, MAX_TOO_LONG, UdpSockets, open_udp_sockets
+from fabric.shell.udp import BATCH, MAX_TOO_LONG, UdpSockets, is_free_for_tcp, open_udp_sockets
 from fabric.wire.address import Target, Transport
 from fabric.wire.relay import wrap_relayed
 
@@ -50,6 +50,27 @@ def test_both_families_are_on_one_port(udp: UdpSockets) -> None:
 def test_a_port_that_is_taken_is_the_operators_mistake(udp: UdpSockets) -> None:
     with pytest.raises(ConfigurationError, match=str(udp.port)):
         open_udp_sockets(udp.port)
+
+
+def test_a_port_is_drawn_where_no_connection_lingers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not is_free_for_tcp(port)
+        client = socket.create_connection(server.getsockname())
+        over, _ = server.accept()
+    over.shutdown(socket.SHUT_WR)  # who ends it first keeps it for a minute
+    assert client.recv(1) == b""
+    client.close()
+    assert over.recv(1) == b""
+    over.close()
+    assert not is_free_for_tcp(port)
+    assert is_free_for_tcp(open_and_close())
+
+
+def open_and_close() -> int:
+    sockets = open_udp_sockets()
+    sockets.close()
+    return sockets.port
 
 
 async def test_datagrams_cross_in_batches_with_their_sources(udp: UdpSockets, other: UdpSockets) -> None:

@@ -65,6 +65,17 @@ def test_a_peer_that_the_daemon_knows_may_be_removed_once(state: Path) -> None:
     make_wish(state, Verb.DISABLE, "bob")
 
 
+def test_trust_may_be_reset_of_a_peer_that_was_just_added_and_of_one_that_was_removed(state: Path) -> None:
+    make_wish(state, Verb.ADD, "bob")
+    make_wish(state, Verb.RESET_KEY, "bob")
+    with Keystore(state, bytes(32), os.urandom) as keystore:
+        keystore.change_records([PeerRecord(name="carol.home", enabled=False, past=True)])
+    make_wish(state, Verb.RESET, "carol")
+    assert [wish.verb for wish in waiting(state)] == [Verb.ADD, Verb.RESET_KEY, Verb.RESET]
+    with pytest.raises(CommandError):
+        make_wish(state, Verb.RESET, "dora")
+
+
 def test_names_and_fingerprints_are_checked_before_they_are_stored(state: Path) -> None:
     for peer in ("-bob", "bob.elsewhere", "bob..home", ""):
         with pytest.raises(DecodeError):
