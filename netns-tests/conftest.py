@@ -8,11 +8,31 @@ from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from fabric.lab import Lab, Overlay, why_not
 
 REQUIRE = "FABRIC_REQUIRE_NETNS"
 HERE = Path(__file__).parent
+
+PATIENT = {
+    f"test_{name}.py"
+    for name in ("authority", "endings", "lifetimes", "nat_behaviour", "two_services", "without_discovery")
+}
+"""Files that mostly wait for clocks: these run beside the others."""
+
+
+class TwoRows(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """For `pytest -n 2`: what is patient goes to one process and everything else to the other, each one after another,
+    so that no two tests load the machine or measure at the same time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "patient" if Path(nodeid.partition("::")[0]).name in PATIENT else "busy"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TwoRows:
+    return TwoRows(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -95,7 +95,7 @@ ln -s "$INTERPRETER" opt/fabric/bin/python
 printf 'home = %s\ninclude-system-site-packages = false\n' "${INTERPRETER%/*}" >opt/fabric/pyvenv.cfg
 cp -R --preserve=timestamps run/source/fabric run/source/discovery "opt/fabric/$SITE/"
 echo /run/packages >"opt/fabric/$SITE/packages.pth"
-for each in fabric fabricd discoveryd; do
+for each in fabric fabricd fabric-keyd discoveryd; do
     sed "1s,.*,#!/opt/fabric/bin/python," "$BIN/$each" >"opt/fabric/bin/$each"
     chmod 0755 "opt/fabric/bin/$each"
 done

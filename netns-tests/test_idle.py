@@ -13,6 +13,7 @@ what goes to and from each address, IP headers included.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ def test_an_idle_direct_path_costs_under_two_kilobytes_a_minute(
     stun, channel = service_bytes(idle.direct, own, overlay)
     figure(f"idle: direct: {sent} bytes sent, {came} received a minute; STUN {stun}, service channel {channel} bytes")
     assert came > 0, "nothing keeps this path alive"
-    assert 0 < sent * 60 / COUNTED_S < ALLOWED_BYTES
+    assert 0 < sent * 60 / COUNTED_S < ALLOWED_BYTES, tally(idle.direct)
 
 
 def test_an_idle_relayed_path_costs_under_two_kilobytes_a_minute(
@@ -70,7 +71,13 @@ def test_an_idle_relayed_path_costs_under_two_kilobytes_a_minute(
     stun, channel = service_bytes(idle.relayed, own, overlay)
     figure(f"idle: relayed: {sent} bytes sent, {came} received a minute; STUN {stun}, service channel {channel} bytes")
     assert came > 0, "nothing keeps this path alive"
-    assert 0 < sent * 60 / COUNTED_S < ALLOWED_BYTES
+    assert 0 < sent * 60 / COUNTED_S < ALLOWED_BYTES, tally(relayed)
+
+
+def tally(passed: list[Passed]) -> str:
+    """How many packets of each length went each way."""
+    counts = Counter(passed)
+    return "\n".join(f"{count} x {each}" for each, count in counts.most_common())
 
 
 def service_bytes(passed: list[Passed], own: str, overlay: Overlay) -> tuple[int, int]:

@@ -39,6 +39,7 @@ from tests.dataplane.superframes import Stream
 LANES = {"native": ("native", "native"), "reference": ("reference", "reference"), "mixed": ("native", "reference")}
 PAYLOAD = random.Random(1).randbytes(4_000_000)
 PIECE_BYTES, PIECES, RUNS = 1000, 41, 30
+SUPER_FRAMES = 5
 SHORTEST_FULL_FRAME_BYTES = 1280
 PATIENCE_S = 20.0
 
@@ -236,11 +237,17 @@ def protocol(frame: bytes) -> int:
 
 
 def with_checksums_by_scapy(frame: bytes) -> bytes:
+    """A sum of zero has two forms, and who only adds differences to one, as the kernel does where it cuts, finds the
+    other than who begins anew (RFC 1624 section 3): both are right in TCP, and the frame's own stays."""
     packet = Ether(frame)
+    own = packet[TCP].chksum if TCP in packet else None
     for layer in (IP, TCP, UDP):
         if layer in packet:
             del packet[layer].chksum
-    return bytes(packet)
+    made = Ether(bytes(packet))
+    if own == 0xFFFF and made[TCP].chksum == 0:
+        made[TCP].chksum = own
+    return bytes(made)
 
 
 # -- over a bridge ----------------------------------------------------------------------------------------------
@@ -275,15 +282,19 @@ def point(bridged: Namespace, mac: str, device: str) -> None:
 def test_a_bridge_cuts_a_super_frame_to_true_frames(
     pair: Pair, bridged: Namespace, version: int, is_udp: bool, is_tagged: bool
 ) -> None:
+    """True it is always; whole only where no pause between its slices was longer than `HURRY_S`, 5 ms, and a machine
+    that does something else can make one."""
     ann, bob = pair
     stream = Stream(is_udp, version == 6, int(is_tagged), length=40_321, gso_size=1300, has_options=not is_udp)
     stream = stream.like(source_mac=ann.mac, destination_mac=bob.mac, ipv4=ends(pair, 4), ipv6=ends(pair, 6))
     with port(bridged, bob.mac) as out, ann.namespace.inside(lambda: injector(ann.device)) as ether:
-        before = bridged.counters(bob.device).rx_packets
-        ether.send(stream.vnet(hdr_len=stream.headers) + stream.whole())
-        expected = stream.segments()
-        assert taken(out, ann.mac, len(expected)) == expected
-        assert bridged.counters(bob.device).rx_packets - before < 5
+        expected, passed = stream.segments(), []
+        for _ in range(SUPER_FRAMES):
+            before = bridged.counters(bob.device).rx_packets
+            ether.send(stream.vnet(hdr_len=stream.headers) + stream.whole())
+            assert taken(out, ann.mac, bob.mac, len(expected)) == expected
+            passed.append(bridged.counters(bob.device).rx_packets - before)
+        assert min(passed) < 5, "none came to the bridge whole"
 
 
 def ends(pair: Pair, version: int) -> tuple[str, str]:
@@ -316,14 +327,15 @@ def port(bridged: Namespace, mac: str) -> Iterator[int]:
         os.close(fd)
 
 
-def taken(fd: int, source: str, count: int) -> list[bytes]:
-    """The next frames of a source that come out."""
+def taken(fd: int, source: str, destination: str, count: int) -> list[bytes]:
+    """The next frames from one to the other that come out: kernels solicit routers meanwhile, of everybody."""
+    ends = bytes.fromhex((destination + source).replace(":", ""))
     frames: list[bytes] = []
     while len(frames) < count:
         ready, _, _ = select.select([fd], [], [], PATIENCE_S)
         assert ready, f"{len(frames)} of {count} frames came out"
         frame = os.read(fd, 1 << 16)
-        if frame[6:12] == bytes.fromhex(source.replace(":", "")):
+        if frame[:12] == ends:
             frames.append(frame)
     return frames
 

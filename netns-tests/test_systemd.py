@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from systemd_host import SystemdHost, why_not
 REQUIRE = "FABRIC_REQUIRE_NETNS"
 SERVICE_STATE = "/var/lib/discovery"
 ENDPOINT_STATE = "/var/lib/fabric"
+KEYD_STATE, KEYD_SOCKET = "/var/lib/fabric-keyd", "/run/fabric-keyd/keyd.sock"
 CAP_NET_BIND_SERVICE, CAP_NET_ADMIN = 10, 12
 WATCHDOG_S = 8
 
@@ -169,6 +171,41 @@ def test_a_daemon_has_one_capability_and_its_own_user(
     assert status["Seccomp"] == "2"
 
 
+def test_the_custodian_has_a_user_of_its_own_and_neither_capability_nor_network(machines: Machines) -> None:
+    status = machines.ann.process("fabric-keyd")
+    number = machines.ann.run("id", "-u", "fabric-keyd").must().output.strip()
+    assert set(status["Uid"].split()) == {number} != {machines.ann.run("id", "-u", "fabric").must().output.strip()}
+    assert {status[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {f"{0:016x}"}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    inside = ("nsenter", f"--target={machines.ann.main_pid('fabric-keyd')}", "--net")
+    assert machines.ann.run(*inside, "ip", "-o", "link", "show").must().output.count("\n") == 1
+
+
+def test_the_daemon_has_no_key_and_can_not_read_the_custodians_files(machines: Machines) -> None:
+    files = machines.ann.run("ls", "-A", ENDPOINT_STATE).must().output.split()
+    assert "state.db" in files
+    assert not {"identity.key", "identity.passphrase", "sealing.keys"} & set(files)
+    kept = machines.ann.run("ls", "-A", KEYD_STATE).must().output.split()
+    assert {"identity.key", "sealing.keys"} <= set(kept)
+    assert machines.ann.run("runuser", "-u", "fabric", "--", "ls", KEYD_STATE).code != 0
+
+
+def test_nobody_else_may_ask_the_custodian(machines: Machines) -> None:
+    program = f"import socket; socket.socket(socket.AF_UNIX).connect('{KEYD_SOCKET}')"
+    interpreter = "/opt/fabric/bin/python"
+    assert machines.ann.run("runuser", "-u", "fabric", "--", interpreter, "-c", program).code == 0
+    refused = machines.ann.run("runuser", "-u", "nobody", "--", interpreter, "-c", program)
+    assert "PermissionError" in refused.errors
+
+
+def test_root_moves_the_identity_to_another_custody_and_the_daemons_user_does_not(machines: Machines) -> None:
+    moved = machines.ann.run("fabric", "custody", "move", "file").must()
+    assert "key-file" in moved.output
+    refused = machines.ann.run("runuser", "-u", "fabric", "--", "fabric", "custody", "move", "file")
+    assert refused.code != 0
+    assert "only root" in refused.errors
+
+
 @pytest.mark.parametrize("unit", ["discoveryd", "fabricd"])
 def test_a_daemon_sees_no_home_and_writes_nothing_but_its_state(machines: Machines, unit: str) -> None:
     host = machines.of(unit)
@@ -219,6 +256,32 @@ def test_a_daemon_that_is_killed_is_started_again_and_connects(machines: Machine
     assert_connected(machines.ben, machines.ann)
 
 
+def test_a_custodian_that_is_killed_or_restarted_is_noticed_by_nobody(machines: Machines) -> None:
+    before, daemon = machines.ann.main_pid("fabric-keyd"), machines.ann.main_pid("fabricd")
+    machines.ann.run("kill", "-KILL", before).must()
+    machines.ben.run("systemctl", "restart", "fabricd", timeout_s=40).must()
+    assert_connected(machines.ben, machines.ann)
+    assert machines.ann.main_pid("fabric-keyd") not in ("0", before)
+    machines.ann.run("systemctl", "restart", "fabric-keyd").must()
+    machines.ben.run("systemctl", "restart", "fabricd", timeout_s=40).must()
+    assert_connected(machines.ann, machines.ben)
+    assert machines.ann.main_pid("fabricd") == daemon
+
+
+def test_keys_of_an_endpoint_that_had_its_own_move_to_the_custodian(machines: Machines) -> None:
+    """As they lie after an update from a version without one."""
+    host = machines.ben
+    fingerprint = json.loads(host.run("fabric", "status", "--json").must().output)["endpoint"]["fingerprint"]
+    host.run("systemctl", "stop", "fabricd", "fabric-keyd.service", timeout_s=20).must()
+    for name in ("identity.key", "identity.passphrase"):
+        host.run("install", "-m", "0600", "-o", "fabric", f"{KEYD_STATE}/{name}", f"{ENDPOINT_STATE}/{name}").must()
+    host.run("sh", "-euc", f"rm {KEYD_STATE}/*").must()
+    host.run("systemctl", "start", "fabricd", timeout_s=40).must()
+    assert json.loads(host.run("fabric", "status", "--json").must().output)["endpoint"]["fingerprint"] == fingerprint
+    assert not {"identity.key", "identity.passphrase"} & set(host.run("ls", "-A", ENDPOINT_STATE).must().output.split())
+    assert_connected(host, machines.ann)
+
+
 def test_the_watchdog_is_fed_and_a_daemon_that_hangs_is_started_again(machines: Machines) -> None:
     field = "WatchdogTimestampMonotonic"
     fed = machines.ben.show("fabricd", field)[field]
@@ -250,6 +313,19 @@ def test_a_mistake_of_configuration_is_told_and_not_tried_again(machines: Machin
     machines.ben.run("systemctl", "start", "fabricd", timeout_s=40).must()
 
 
+def test_a_host_gets_a_new_identity_by_the_book(machines: Machines) -> None:
+    host = machines.ben
+    before = json.loads(host.run("fabric", "status", "--json").must().output)["endpoint"]["fingerprint"]
+    as_service("endpoint", "revoke", "ben", on=machines.server)
+    host.run("systemctl", "stop", "fabricd", "fabric-keyd.service", timeout_s=20).must()
+    host.run("find", ENDPOINT_STATE, KEYD_STATE, "-mindepth", "1", "!", "-name", "config.toml", "-delete").must()
+    key = as_service("key", "create", "--uses", "1", "--expires", "24h", on=machines.server)
+    host.run("fabric", "enrol", key, "--name", "ben").must()
+    host.run("systemctl", "start", "fabricd", timeout_s=40).must()
+    after = json.loads(host.run("fabric", "status", "--json").must().output)["endpoint"]["fingerprint"]
+    assert after != before
+
+
 # the end
 
 
@@ -267,7 +343,7 @@ def test_a_stop_is_quick_and_clean(machines: Machines) -> None:
 
 
 def test_the_journal_has_no_traceback_and_no_secret(machines: Machines) -> None:
-    passphrase = machines.ann.run("cat", f"{ENDPOINT_STATE}/identity.passphrase").must().output.strip()
+    passphrase = machines.ann.run("cat", f"{KEYD_STATE}/identity.passphrase").must().output.strip()
     for host in (machines.server, machines.ann, machines.ben):
         journal = "\n".join(host.journal())
         assert "Started f" in journal or "Started d" in journal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
         "fabric.core.switch",
         "fabric.core.machine",
     ),
-    "fabric.custody": ("fabric.custody", "fabric.crypto", "fabric.identity"),
+    "fabric.custody": ("fabric.custody", "fabric.crypto", "fabric.identity", "fabric.wire", "fabric.shell.durable"),
     "fabric.shell": (
         "fabric.shell",
         "fabric.core",
@@ -61,6 +62,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
         "fabric.shell.config",
         "fabric.shell.control_client",
         "fabric.shell.control_wire",
+        "fabric.shell.custody",
         "fabric.shell.enrolment",
         "fabric.shell.exit_code",
         "fabric.shell.owner",
@@ -75,7 +77,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
         "fabric.core.machine",
         "fabric.core.timers",
     ),
-    "discovery.shell": ("discovery.shell", "discovery.core", *_SHARED),
+    "discovery.shell": ("discovery.shell", "discovery.core", "fabric.custody", *_SHARED),
     "discovery.cli": ("discovery.cli", "discovery.shell", "discovery.core", *_SHARED),
     "tests.sim": (
         "tests",
@@ -154,10 +156,15 @@ def _layer_of(module: str) -> str | None:
     return max((layer for layer in MAY_IMPORT if _is_within(module, (layer,))), key=len, default=None)
 
 
-def _imports(module: str) -> Iterator[str]:
+@cache
+def _imports(module: str) -> list[str]:
     """Every module that `module` names in an import, wherever it stands; `from a import b` names a.b if that is one."""
+    return list(_named_in(module))
+
+
+def _named_in(module: str) -> Iterator[str]:
     tree = ast.parse(_file_of(module).read_text())
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         match node:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)
@@ -166,6 +173,14 @@ def _imports(module: str) -> Iterator[str]:
                 yield from (part if _is_module(part) else origin for part in parts)
             case ast.ImportFrom(level=level) if level:
                 pytest.fail(f"{module} has a relative import: name the whole module")
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every statement below `node`, and nothing smaller: no import is part of an expression."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
+            yield child
+            yield from _statements(child)
 
 
 def _is_ours(name: str) -> bool:

@@ -35,6 +35,7 @@ def pins(file: str) -> dict[str, str]:
 
 RUNTIME = pins("requirements.txt")
 ALL = RUNTIME | pins("requirements-dev.txt")
+CUSTODY = pins("requirements-custody.txt")
 
 
 def needs(requirements: list[str]) -> list[Requirement]:
@@ -47,6 +48,24 @@ def needs(requirements: list[str]) -> list[Requirement]:
 def test_each_pin_lies_within_what_the_package_allows(text: str) -> None:
     wanted = Requirement(text)
     assert wanted.specifier.contains(ALL[canonicalize_name(wanted.name)])
+
+
+@pytest.mark.parametrize(
+    "text", [text for extra in ("pkcs11", "tpm2") for text in PROJECT["optional-dependencies"][extra]]
+)
+def test_each_pin_of_custody_in_hardware_lies_within_its_extra(text: str) -> None:
+    wanted = Requirement(text)
+    assert wanted.specifier.contains(CUSTODY[canonicalize_name(wanted.name)])
+
+
+@pytest.mark.parametrize("name", sorted(CUSTODY))
+def test_what_custody_in_hardware_needs_is_pinned_and_agrees_with_the_other_pins(name: str) -> None:
+    assert CUSTODY[name] == ALL.get(name, CUSTODY[name])
+    try:
+        wanted = needs(metadata.requires(name) or [])
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{name} is not installed: make .venv/.custody")
+    assert {canonicalize_name(each.name) for each in wanted} <= (RUNTIME | CUSTODY).keys()
 
 
 @pytest.mark.parametrize("name", sorted(RUNTIME))

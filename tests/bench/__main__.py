@@ -1,6 +1,7 @@
 """`make bench`: every tunnel that is installed, several interleaved rounds, medians, a table and a plot; then paths.
 
-`--only paths` measures the paths between networks alone, and publishes them. A run with `--card`, `--cipher` or
+`--only paths` measures the paths between networks alone, and publishes them; `--only floods` what a session keeps in
+a flood, which no other run measures. A run with `--card`, `--cipher` or
 `--lane` has files and a block in the page of its own, and leaves out the daemon's life and the paths.
 """
 
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from fabric.lab import LabError, become_able, why_not
-from tests.bench import fabric_tunnel, paths, report
+from tests.bench import fabric_tunnel, floods, paths, report
 from tests.bench.gauges import FULL, QUICK, read
 from tests.bench.rounds import interleaved
 from tests.bench.tunnels import AES, CHACHA, Tunnel
@@ -35,6 +36,8 @@ def main() -> int:
     is_whole = _measure_tunnels(tunnels, variant, options, load) if tunnels else True
     if paths.LABEL in options.only if options.only else not variant.words:
         is_whole = _measure_paths(options, load) and is_whole
+    if options.only and floods.LABEL in options.only:
+        _measure_floods(options, load)
     return 0 if is_whole else 1
 
 
@@ -69,11 +72,20 @@ def _measure_paths(options: argparse.Namespace, load: float) -> bool:
     return found.is_whole
 
 
+def _measure_floods(options: argparse.Namespace, load: float) -> None:
+    found = floods.measure(quick=options.quick)
+    directory = options.output or (SCRATCH if options.quick else PUBLISHED)
+    text = floods.write(directory, found, load)
+    if directory == PUBLISHED:
+        report.publish(floods.PAGE, text, floods.BEGIN, floods.END)
+    print(text)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round; written to build/bench")
     parser.add_argument("--rounds", type=int, help="how many rounds (default 3, quick 1)")
-    parser.add_argument("--only", action="append", help="only tunnels whose label contains this, or paths")
+    parser.add_argument("--only", action="append", help="only tunnels whose label contains this, paths, or floods")
     parser.add_argument("--no-life", action="store_true", help="leave out start-up, idle and memory of fabricd")
     parser.add_argument("--card", action="store_true", help="a cable that cuts UDP super-datagrams like a real card")
     parser.add_argument("--cipher", choices=(AES, CHACHA), help="only tunnels that can use it, and those without one")

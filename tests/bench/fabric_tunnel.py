@@ -53,7 +53,7 @@ def unknown_settings(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
-def _enrolled(lab: Lab, hosts: Sequence[Host], environment: Mapping[str, str] | None = None) -> list[Endpoint]:
+def enrolled(lab: Lab, hosts: Sequence[Host], environment: Mapping[str, str] | None = None) -> list[Endpoint]:
     """A discovery service, and an endpoint on each of `hosts` that is enrolled with it and runs."""
     service = DiscoveryService(lab, lab.site("service", Nat.PUBLIC).host("discovery"), NETWORK)
     service.init()
@@ -68,7 +68,7 @@ def _enrolled(lab: Lab, hosts: Sequence[Host], environment: Mapping[str, str] | 
 
 
 def _raise(cable: Cable, environment: Mapping[str, str]) -> Raised:
-    left, right = _enrolled(cable.lab, [cable.left, cable.right], environment)
+    left, right = enrolled(cable.lab, [cable.left, cable.right], environment)
     connect(left, right)
     until(lambda: _over_the_cable(left, right.name), "a path over the cable")
     took = _first_ping_s(left, right)
@@ -99,13 +99,13 @@ def life(*, quick: bool) -> Life:
     repeats, watch_s = (2, 5.0) if quick else (5, 20.0)
     with Lab() as lab:
         house = lab.site("house", Nat.PORT_RESTRICTED)
-        left, right = _enrolled(lab, [house.host("left"), house.host("right")])
+        left, right = enrolled(lab, [house.host("left"), house.host("right")])
         connect(left, right)
         lan = _median(lambda: _first_ping_s(left, right), repeats)
         idle = _idle_percent(left.process, watch_s)
         one = resident_mib(left.process)
     with Lab() as lab:
-        left, right = _enrolled(
+        left, right = enrolled(
             lab, [lab.site(side, Nat.PORT_RESTRICTED).host(f"{side}-1") for side in ("west", "east")]
         )
         connect(left, right)
@@ -120,7 +120,7 @@ def life(*, quick: bool) -> Life:
 def _hub(lab: Lab) -> Endpoint:
     """One endpoint with ten connected peers on its LAN."""
     house = lab.site("house", Nat.PORT_RESTRICTED)
-    hub, *others = _enrolled(lab, [house.host(f"host-{number}") for number in range(PEERS + 1)])
+    hub, *others = enrolled(lab, [house.host(f"host-{number}") for number in range(PEERS + 1)])
     for other in others:
         introduce(hub, other)
     for other in others:

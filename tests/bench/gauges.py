@@ -104,7 +104,7 @@ def read(cable: Cable, raised: Raised, durations: Durations) -> Reading:
     """All gauges, one after the other."""
     idle = ping(cable, raised, durations.pings)
     busy = busy_ping(cable, raised, durations.busy_s)
-    with _serving(cable) as server:
+    with serving(cable) as server:
         load = _read_load(cable, server, raised, durations)
         server.await_free()
         loaded = _loaded_ping(cable, raised, durations)
@@ -128,7 +128,7 @@ def read(cable: Cable, raised: Raised, durations: Durations) -> Reading:
 
 def read_load(cable: Cable, raised: Raised, durations: Durations) -> Load:
     """Only what it carries, and the price of it."""
-    with _serving(cable) as server:
+    with serving(cable) as server:
         return _read_load(cable, server, raised, durations)
 
 
@@ -164,7 +164,7 @@ class _Server:
 
 
 @contextlib.contextmanager
-def _serving(cable: Cable) -> Iterator[_Server]:
+def serving(cable: Cable) -> Iterator[_Server]:
     server = _Server(cable.start(cable.right, ["iperf3", "--server", "--forceflush"]))
     try:
         yield server
