@@ -109,7 +109,7 @@ def describe(one: Endpoint, other: Endpoint) -> str:
 def _view(one: Endpoint, other: Endpoint) -> str:
     """One that is not there to be asked says nothing, which is worth knowing too."""
     try:
-        return str(one.peer(other.name))
+        return f"{one.peer(other.name)}, with drops of no peer's {one.status()['endpoint']['drops']}"
     except LabError as error:
         return f"({error})"
 

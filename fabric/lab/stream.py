@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from fabric.lab.site import Host
 
+TOLD = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -25,6 +27,8 @@ class Counted:
     damaged: int
     longest_gap_s: float
     overtaken: int
+    lost_sent_unix: tuple[float, ...] = ()
+    """When the first few of those lost were sent, to be laid beside what the daemons say."""
 
 
 class Stream:
@@ -46,7 +50,7 @@ class Stream:
         self._in.settimeout(0.1)
         self._out = sender.namespace.inside(lambda: socket.socket(family, socket.SOCK_DGRAM))
         self._target = self._in.getsockname()
-        self._sent = 0
+        self._sent_unix: list[float] = []
         self._damaged = 0
         self.arrivals: list[tuple[float, int]] = []
         """When (monotonic) and which number, in the order of arrival."""
@@ -59,8 +63,8 @@ class Stream:
         due = time.monotonic()
         while not self._stop_sending.is_set():
             with contextlib.suppress(OSError):  # no route yet, or a full queue: it counts as lost
-                self._out.sendto(self._payload(self._sent), self._target)
-            self._sent += 1
+                self._out.sendto(self._payload(len(self._sent_unix)), self._target)
+            self._sent_unix.append(time.time())
             due += self._pace_s
             self._stop_sending.wait(max(0.0, due - time.monotonic()))
 
@@ -92,16 +96,19 @@ class Stream:
 
     def _count(self) -> Counted:
         numbers = [number for _, number in self.arrivals]
+        total = len(self._sent_unix)
         if not numbers:
-            return Counted(self._sent, 0, self._sent, 0, self._damaged, float("inf"), 0)
-        sent, different = self._sent - min(numbers), len(set(numbers))
+            return Counted(total, 0, total, 0, self._damaged, float("inf"), 0)
+        lost = sorted(set(range(min(numbers), total)).difference(numbers))
+        sent, different = total - min(numbers), len(set(numbers))
         times = [when for when, _ in self.arrivals]
         return Counted(
             sent,
             len(numbers),
-            sent - different,
+            len(lost),
             len(numbers) - different,
             self._damaged,
             max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0),
             sum(later < earlier for earlier, later in itertools.pairwise(numbers)),
+            tuple(self._sent_unix[number] for number in lost[:TOLD]),
         )

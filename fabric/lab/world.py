@@ -28,6 +28,7 @@ from types import TracebackType
 
 from fabric.lab import nat as nat_rules
 from fabric.lab.ability import PREFIX, why_not
+from fabric.lab.kernel_drops import dropped_here
 from fabric.lab.namespace import NAMED, LabError, Namespace, destroy_named, processes_in
 from fabric.lab.nat import Nat
 from fabric.lab.program import Program
@@ -132,8 +133,15 @@ class Lab:
         return bool(self._namespaces)
 
     def describe(self) -> str:
-        """What has become of every program that was to last, and what each said last: for whoever asks why."""
-        return "\n\n".join(program.describe() for program in self._programs if program.lasting)
+        """What has become of every program that was to last, what each said last, and what kernels dropped: for whoever
+        asks why."""
+        programs = [program.describe() for program in self._programs if program.lasting]
+        return "\n\n".join([*programs, self._describe_drops()])
+
+    def _describe_drops(self) -> str:
+        drops = {namespace.name: namespace.inside(dropped_here) for namespace in self._namespaces}
+        told = [f"{name.removeprefix(self.prefix)}: {counts}" for name, counts in drops.items() if counts]
+        return "dropped by the kernel:\n" + ("\n".join(told) or "nothing")
 
     def leave_standing(self) -> None:
         """Lets go of everything without taking it down; `destroy_lab(name)` does that another day."""
