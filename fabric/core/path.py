@@ -193,7 +193,7 @@ class PathAgent:
         if self.copies < 2 or primary is None or not primary.is_relayed:
             return None
         others = [p for p in self._paths.values() if p.valid and p.is_relayed and p.address.ip != primary.address.ip]
-        return min(others, key=lambda path: path.rtt_s or NEVER, default=None)
+        return min(others, key=lambda path: (path.rank, path.rtt_s or NEVER), default=None)
 
     def answering(self, address: Address) -> Path | None:
         """Returns the path to this address, where the peer has answered by it and not been lost there since."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from fabric.core.machine import NEVER, Instant
 from fabric.core.pace import Pace
@@ -25,13 +26,14 @@ after the other is asked for more at this pace, not at its own."""
 
 @dataclass(slots=True, eq=False)
 class Binding:
-    """The channel to one peer at one relay. `asked_on` is the way that a question under way went, `cookie` what the
-    relay wants to see in it."""
+    """The channel to one peer at one relay. `channels` begins with the newest; behind it is one over another way that
+    still stands, for whoever uses it until the new one has proved itself. `asked_on` is the way that a question under
+    way went, `cookie` what the relay wants to see in it."""
 
     peer: str
     grant: bytes = field(repr=False)
     grant_id: bytes = field(repr=False)
-    channel: Address | None = None
+    channels: tuple[Address, ...] = ()
     asked_on: Address | None = None
     cookie: bytes | None = field(default=None, repr=False)
     first_asked: Instant = NEVER
@@ -46,6 +48,10 @@ class Binding:
     """The relay doesn't take this grant, and won't."""
     is_vain: bool = False
     """The relay was asked, and gave no channel: refused it, or said nothing to the point."""
+
+    @property
+    def channel(self) -> Address | None:
+        return self.channels[0] if self.channels else None
 
     def rest(self) -> None:
         """No question is under way, and none is planned."""
@@ -96,7 +102,7 @@ class Bindings:
         return self._by_grant.get(grant_id)
 
     def of_channel(self, channel: Address) -> Binding | None:
-        return self._by_way.get(replace(channel, via=0), {}).get(channel.via)
+        return self._by_way.get(_way(channel), {}).get(channel.via)
 
     def living(self) -> Binding | None:
         """Returns any whose grant the relay has not refused."""
@@ -117,11 +123,11 @@ class Bindings:
         if known is not None:
             del self._by_grant[known.grant_id]
             known.rest()
-            binding.channel, binding.bound_at = known.channel, known.bound_at
+            binding.channels, binding.bound_at = known.channels, known.bound_at
             binding.pause_s, binding.anew, binding.moves = known.pause_s, known.anew, known.moves
         self._by_peer[peer] = self._by_grant[grant_id] = self._living[peer] = binding
-        if binding.channel is not None:
-            self._file(binding, binding.channel)
+        for channel in binding.channels:
+            self._file(binding, channel)
         return binding
 
     def remove(self, peer: str) -> None:
@@ -130,37 +136,50 @@ class Bindings:
             del self._by_grant[binding.grant_id]
             self._living.pop(peer, None)
             binding.rest()
-            self.set_channel(binding, None)
+            self._set(binding, ())
 
-    def set_channel(self, binding: Binding, channel: Address | None) -> None:
-        if binding.channel == channel:
-            return
-        if binding.channel is not None:
-            self._unfile(binding.channel)
-        binding.channel = channel
-        if channel is not None:
-            self._file(binding, channel)
-        self._on_channel(binding.peer)
+    def add_channel(self, binding: Binding, channel: Address) -> None:
+        """Of each way there is one at most, and two in all."""
+        beside = (old for old in binding.channels if _way(old) != _way(channel))
+        self._set(binding, (channel, *islice(beside, 1)))
 
-    def standing(self, relay: Address) -> list[Binding]:
-        """Returns those that have a channel over this way."""
-        return list(self._by_way.get(relay, {}).values())
+    def drop_channel(self, binding: Binding, channel: Address) -> None:
+        self._set(binding, tuple(other for other in binding.channels if other != channel))
+
+    def drop_channels(self, relay: Address) -> None:
+        """All that stand over this way."""
+        for number, binding in self.standing(relay).items():
+            self.drop_channel(binding, replace(relay, via=number))
+
+    def standing(self, relay: Address) -> dict[int, Binding]:
+        """Returns, by the number of the channel, those that have one over this way."""
+        return dict(self._by_way.get(relay, {}))
 
     def count(self, relay: Address) -> int:
         return len(self._by_way.get(relay, {}))
 
-    def drop_channels(self, relay: Address) -> None:
-        for binding in self.standing(relay):
-            self.set_channel(binding, None)
+    def _set(self, binding: Binding, channels: tuple[Address, ...]) -> None:
+        if binding.channels == channels:
+            return
+        for old in binding.channels:
+            self._unfile(old)
+        binding.channels = channels
+        for new in channels:
+            self._file(binding, new)
+        self._on_channel(binding.peer)
 
     def _file(self, binding: Binding, channel: Address) -> None:
-        self._by_way.setdefault(replace(channel, via=0), {})[channel.via] = binding
+        self._by_way.setdefault(_way(channel), {})[channel.via] = binding
 
     def _unfile(self, channel: Address) -> None:
-        relay = replace(channel, via=0)
+        relay = _way(channel)
         del self._by_way[relay][channel.via]
         if not self._by_way[relay]:
             del self._by_way[relay]
+
+
+def _way(channel: Address) -> Address:
+    return replace(channel, via=0)
 
 
 class BindQueue:

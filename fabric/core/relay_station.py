@@ -10,8 +10,9 @@ answers is used. Its CHALLENGE costs the relay nothing. BIND, CHALLENGE, BIND, B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from fabric.core.machine import NEVER, Draw, Instant, Transmit
 from fabric.core.relay_binding import BINDS_AT_ONCE, PAUSE_S, Binding, Bindings, BindQueue
@@ -136,9 +137,10 @@ class Station:
         binding = self._bindings.of_peer(peer)
         return binding.moves if binding else None
 
-    def channel(self, peer: str) -> Address | None:
+    def channels(self, peer: str) -> tuple[Address, ...]:
+        """Returns what leads to the peer, the newest first: two while one way takes the place of another."""
         binding = self._bindings.of_peer(peer)
-        return binding.channel if binding else None
+        return binding.channels if binding else ()
 
     # what is asked for
 
@@ -190,8 +192,10 @@ class Station:
             self._seek(now)
         if way is not None:
             standing = self._bindings.standing(way.address)
-            self._upkeep.begin(_numbers(standing), now, REFRESH_RETRIES_MOVED_S)
-            for binding in standing[:BINDS_AT_ONCE]:  # most likely needed: doesn't wait for what the refresh brings
+            self._upkeep.begin(tuple(standing), now, REFRESH_RETRIES_MOVED_S)
+            for binding in islice(
+                standing.values(), BINDS_AT_ONCE
+            ):  # most likely needed: doesn't wait for what the refresh brings
                 self._pursue(binding, now)
 
     def handle_doubt(self, now: Instant) -> None:
@@ -203,8 +207,7 @@ class Station:
                 self._seek(now)
         elif now - way.heard >= HEARD_S and now - self._doubted >= DOUBT_S and not self._upkeep.is_under_way:
             self._doubted = now
-            standing = self._bindings.standing(way.address)
-            self._upkeep.begin(_numbers(standing), now, REFRESH_RETRIES_MOVED_S)
+            self._upkeep.begin(tuple(self._bindings.standing(way.address)), now, REFRESH_RETRIES_MOVED_S)
 
     # datagrams
 
@@ -255,7 +258,7 @@ class Station:
         binding.moves.note_told(channel, message.moves, now)
         if binding.moves.is_contested(now):
             self._ports.suspect(binding.peer, now)
-        self._bindings.set_channel(binding, channel)
+        self._bindings.add_channel(binding, channel)
         if way is self._active:
             self._upkeep.plan(now + self._interval(way))
 
@@ -264,10 +267,11 @@ class Station:
             raise DecodeError("an answer to no refresh")
         missing = self._upkeep.answer(message.channels, now, self._interval(way))
         way.heard = now
-        for channel in missing:
-            binding = self._bindings.of_channel(replace(way.address, via=channel))
+        for number in missing:
+            channel = replace(way.address, via=number)
+            binding = self._bindings.of_channel(channel)
             if binding is not None:
-                self._bindings.set_channel(binding, None)
+                self._bindings.drop_channel(binding, channel)
                 self._ask_anew(binding, now)
 
     def _handle_refused(self, way: _Way, message: wire.Refused, now: Instant) -> None:
@@ -453,7 +457,7 @@ class Station:
             self._upkeep.stop()
             return
         if not self._upkeep.is_under_way:
-            self._upkeep.begin(_numbers(self._bindings.standing(way.address)), now)
+            self._upkeep.begin(tuple(self._bindings.standing(way.address)), now)
         if not self._upkeep.is_under_way:
             return
         channels = self._upkeep.question(now)
@@ -474,7 +478,3 @@ class Station:
 
     def _say(self, way: _Way, message: wire.RelayMessage) -> None:
         self._ports.transmit(Transmit(way.address, wire.encode_relay_message(message)))
-
-
-def _numbers(bindings: Sequence[Binding]) -> list[int]:
-    return [binding.channel.via for binding in bindings if binding.channel is not None]

@@ -145,7 +145,8 @@ class Relays:
         relays = self._peers.get(peer)
         if relays is None:
             return
-        carried = frozenset(place for place in relays.used if self._stations[place].channel(peer) in channels)
+        working = frozenset(channels)
+        carried = frozenset(at for at in relays.used if not working.isdisjoint(self._stations[at].channels(peer)))
         if carried == relays.carried:
             return
         relays.carried = carried
@@ -169,8 +170,8 @@ class Relays:
 
     def channels(self, peer: str) -> tuple[Address, ...]:
         """Returns what leads to the peer through relays: UDP before TLS, and then in the service's order."""
-        found = (self._stations[place].channel(peer) for place in self._used(peer))
-        return tuple(sorted((c for c in found if c is not None), key=lambda c: c.transport is Transport.RELAY_TLS))
+        found = itertools.chain.from_iterable(self._stations[place].channels(peer) for place in self._used(peer))
+        return tuple(sorted(found, key=lambda channel: channel.transport is Transport.RELAY_TLS))
 
     # the network
 
@@ -282,7 +283,7 @@ class Relays:
         del self._let_go_at[peer]
         relays = self._peers[peer]
         wanted = [place for place in self._wanted(peer, relays) if place in relays.used]
-        if any(self._serves(place, peer) and self._stations[place].channel(peer) is None for place in wanted):
+        if any(self._serves(place, peer) and not self._stations[place].channels(peer) for place in wanted):
             self._let_go_at[peer] = now + LET_GO_S
             return
         self._leave(peer, [place for place in relays.used if place not in wanted])

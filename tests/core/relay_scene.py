@@ -147,6 +147,9 @@ class Scene:
         channel = self.channel(peer)
         return None if channel is None else replace(channel, via=0)
 
+    def ways(self, peer: str = "b.home") -> list[Address]:
+        return [replace(channel, via=0) for channel in self.relays.channels(peer)]
+
     def asked(self, kind: type[RelayMessage], since: float = 0.0) -> list[float]:
         return [at for at, _, message in self.sent if isinstance(message, kind) and at >= since]
 

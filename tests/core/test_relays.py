@@ -139,8 +139,43 @@ def test_udp_is_taken_when_it_answers_and_tls_let_go_a_minute_later() -> None:
     changes = [event for event in scene.events if isinstance(event, ChannelsChanged)]
     assert len(changes) == 2, "no gap between the two"
     assert RelayLinkUnwanted(TLS) not in scene.events
+    assert scene.ways() == [UDP, TLS], "nobody has proved yet that the new one carries"
     took = scene.until(lambda: RelayLinkUnwanted(TLS) in scene.events, 70.0)
     assert took == pytest.approx(RELEASE_S, abs=0.2)
+    assert scene.ways() == [UDP]
+
+
+def test_a_channel_over_tls_that_still_stands_serves_when_udp_goes_again() -> None:
+    scene = Scene()
+    scene.carries = no_udp
+    scene.granted("b.home")
+    scene.resolve()
+    scene.run(2.0)
+    scene.connect()
+    scene.run(2.0)
+    over_tls = scene.channel()
+    scene.carries = lambda relay: True
+    scene.until(lambda: scene.way() == UDP, 330.0)
+    scene.carries = no_udp
+    scene.until(lambda: scene.way() != UDP, 60.0)
+    assert scene.ways() == [TLS]
+    scene.run(10.0)
+    assert scene.channel() == over_tls, "bound again in the same way it is the same"
+    assert scene.ways() == [TLS]
+
+
+def test_a_peer_that_is_forgotten_has_no_channel_over_either_way() -> None:
+    scene = Scene()
+    scene.carries = no_udp
+    scene.granted("b.home")
+    scene.resolve()
+    scene.run(2.0)
+    scene.connect()
+    scene.run(2.0)
+    scene.carries = lambda relay: True
+    scene.until(lambda: scene.ways() == [UDP, TLS], 330.0)
+    scene.relays.forget("b.home")
+    assert scene.ways() == []
 
 
 def test_looks_over_udp_become_rare_while_tls_serves() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from fabric.core.settings import Settings
 from fabric.core.status import PathKind
+from fabric.dataplane.contract import Drop
 from tests.sim.endpoint import Endpoint
 from tests.sim.network import Policy
 from tests.sim.oracle import is_direct
@@ -152,6 +153,35 @@ def test_udp_that_is_blocked_all_at_once_moves_the_pair_to_tcp_and_back_when_it_
     stream.until(lambda: world.is_best(alpha, beta), within_s=120.0)
     alpha.place.set_policy(Policy.ALL)
     stream.until(lambda: world.is_best(alpha, beta), within_s=400.0)
+
+
+def test_every_frame_takes_two_relays_while_these_are_reached_over_udp_again(relayed_world: World) -> None:
+    """What goes over TLS goes on so until UDP has shown that it carries."""
+    world = relayed_world
+    settings = Settings(relay_copies=2)
+    alpha = world.endpoint("alpha", Access.SYMMETRIC, settings=settings)
+    beta = world.endpoint("beta", Access.SYMMETRIC, settings=settings)
+    assert alpha.place is not None
+    alpha.place.set_policy(Policy.NO_UDP)
+    alpha.add(beta.name)
+    beta.add(alpha.name)
+    world.until_frames_pass(alpha, beta, within_s=30.0)
+    world.run_for(15.0)
+    assert alpha.path_to(beta) is PathKind.RELAY_TLS
+
+    before = copies(beta, alpha)
+    stream = Stream(world, alpha, beta, pause_s=0.01)
+    alpha.place.set_policy(Policy.ALL)
+    stream.until(lambda: alpha.path_to(beta) is beta.path_to(alpha) is PathKind.RELAY_UDP, within_s=400.0)
+    stream.run_for(70.0)  # the connections over TLS are let go
+    assert stream.lost() == 0
+    assert copies(beta, alpha) - before == len(stream.sent) / 2
+
+
+def copies(at: Endpoint, of: Endpoint) -> int:
+    """How many came a second time."""
+    assert at.lane is not None
+    return at.lane.counters(of.name).drops.get(Drop.COPY, 0)
 
 
 def test_without_a_relay_left_a_direct_pair_notices_nothing(relayed_world: World) -> None:
