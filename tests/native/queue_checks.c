@@ -180,6 +180,16 @@ static void test_a_socket_that_stands_is_cut_and_one_read_in_time_is_not(void)
     CHECK(slow_drops > 20 && slow_drops < 2000);
 }
 
+static void test_a_socket_that_is_emptied_each_time_does_not_stand(void)
+{
+    struct codel codel = {0};
+    for (double now = 0; now < 1; now += 0.01) {
+        CHECK(!codel_drops(&codel, 0.005, now, SIZE_MAX));
+        CHECK(!codel_drops(&codel, 0.004, now + 0.001, SIZE_MAX));
+        codel_rest(&codel);
+    }
+}
+
 int main(void)
 {
     test_frames_of_a_flow_keep_their_order();
@@ -191,6 +201,7 @@ int main(void)
     test_what_can_hear_of_congestion_is_marked_and_not_dropped();
     test_the_longest_flow_makes_room();
     test_a_socket_that_stands_is_cut_and_one_read_in_time_is_not();
+    test_a_socket_that_is_emptied_each_time_does_not_stand();
     queue_free(&queue);
     puts("all hold");
     return 0;

@@ -189,11 +189,14 @@ static int settle(struct threads *threads)
 static void drain(struct threads *threads, int udp, struct inward *inward, struct codel *codel)
 {
     struct letter letter;
-    for (int at = 0; at < BATCH && receive(threads, udp, inward->buffer, &letter); at++)
+    int read = 0;
+    for (; read < BATCH && receive(threads, udp, inward->buffer, &letter); read++)
         if (letter.is_void)
             count_void(threads->lane);
         else if (letter.length > 0)
             take_letter(threads, inward, &letter, codel);
+    if (read < BATCH)
+        codel_rest(codel);
     send_answers(threads);
 }
 

@@ -21,6 +21,13 @@ static bool stands(struct codel *codel, double waited, double now, size_t backlo
     return now >= codel->first_above;
 }
 
+/* What RFC 8289's `dodequeue` and `dequeue` do where nothing waits. */
+void codel_rest(struct codel *codel)
+{
+    codel->first_above = 0;
+    codel->is_dropping = false;
+}
+
 bool codel_drops(struct codel *codel, double waited, double now, size_t backlog_bytes)
 {
     bool is_standing = stands(codel, waited, now, backlog_bytes);

@@ -30,6 +30,9 @@ struct codel {
 
 bool codel_drops(struct codel *codel, double waited, double now, size_t backlog_bytes);
 
+/* The queue was found empty: it does not stand, however long the last of it has waited for a processor. */
+void codel_rest(struct codel *codel);
+
 /* A frame behind its vnet header, at `bytes + SLOT_HEADROOM - VNET_BYTES`. */
 struct slot_of_frame {
     struct slot_of_frame *next;
