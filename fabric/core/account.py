@@ -11,7 +11,8 @@ from fabric.core.keying import Keying
 from fabric.core.machine import Instant
 from fabric.core.one_path import Path
 from fabric.core.opener import Opener
-from fabric.core.path import PUNCH_INTERVALS_S, PathAgent
+from fabric.core.path import PathAgent
+from fabric.core.path_rhythm import PUNCH_INTERVALS_S
 from fabric.core.status import Attempt, Outcome, PathStatus, PeerState, PeerStatus
 from fabric.core.surroundings import Surroundings
 from fabric.core.trusting import explain_alarm, explain_fault, explain_rebuff, trust_of

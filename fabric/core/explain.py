@@ -14,7 +14,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fabric.core.path import PUNCH_INTERVALS_S
+from fabric.core.path_rhythm import PUNCH_INTERVALS_S
 from fabric.core.status import Attempt, Outcome, PathKind
 from fabric.wire.address import Address, CandidateKind, Transport
 from fabric.wire.nat import UNKNOWN_NAT, Filtering, Mapping, NatBehaviour

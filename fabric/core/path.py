@@ -23,50 +23,24 @@ from fabric.core.machine import NEVER, Draw, Instant
 from fabric.core.one_path import Path, is_better, payload_limit, preference
 from fabric.core.pace import Pace
 from fabric.core.path_mtu import PathMtu
+from fabric.core.path_rhythm import (
+    AGAIN_DOOR_TRY,
+    AGAIN_TRY,
+    BUSY_SILENCE_S,
+    DOOR_DELAY_S,
+    HUSH_S,
+    PATIENCE,
+    RETRY_S,
+    SPARE_INTERVAL_S,
+    door_pause_s,
+    question_pause_s,
+    search_pause_s,
+    spare_pause_s,
+)
 from fabric.core.reach import BEST_RANK, DIRECT_TCP_RANK, Network, is_one_host, is_relayed, kind_of
 from fabric.core.talk import PAUSE_S, Talk
 from fabric.wire.address import Address, Candidate, CandidateKind
 from fabric.wire.path import TOKEN_BYTES
-
-PUNCH_INTERVALS_S = (0.05, 0.1, 0.2, 0.2, 0.2, 0.2, 0.3, 0.3, 0.5, 0.5, 0.5, 1, 1, 1, 2, 2, 3, 5)
-"""Both sides start within one round trip of each other; a NAT opens on the second crossing probe."""
-
-AGAIN_TRY = 6
-AGAIN_DOOR_TRY = 3
-"""For another look, half of the rhythm is enough: nothing has changed that is known of."""
-
-PATIENT_INTERVAL_S = 15.0
-"""While there is no path: often enough that a hole towards the peer's last address stays open (30 s mappings)."""
-
-PATIENT_TRIES = 60
-SEARCH_INTERVALS_S = (60.0, 120.0, 300.0)
-"""While there is one (or after a quarter of an hour without): looked for without hurry, and ever less."""
-
-DOOR_INTERVALS_S = (8.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
-"""A connection is tried for some seconds each time; in the end as rarely as everything else."""
-
-DOOR_DELAY_S = 2.0
-"""UDP is the better path and has had its chance by then; traffic flows over the relay meanwhile."""
-
-SPARE_INTERVAL_S = 25.0
-"""A valid path that is not primary is kept open, for when the primary dies: the best of them inside the shortest UDP
-mappings seen (30 s), all of them together no more often."""
-
-RELAY_SPARE_INTERVAL_S = 60.0
-"""The way to a relay is kept open for all peers together."""
-
-RETRY_S = 0.5
-MAX_RETRY_S = 1.5
-"""Between questions on a slow line. One of five seconds is still answered before it counts as dead; and a host that
-slept, which made its line look as slow, is not waited for any longer than that."""
-HUSH_S = 3.0
-"""A conversation has stopped: it is over, or the path is dead."""
-
-BUSY_SILENCE_S = 0.5
-"""Data was sent and nothing came back for this long: ask."""
-
-PATIENCE = 4
-"""Unanswered probes until a path counts as dead: 2.5 s under traffic, 9 s idle."""
 
 FLAPPING_S = 60.0
 """A primary that was lost so soon has to answer more often before it is primary again."""
@@ -488,9 +462,9 @@ class PathAgent:
             if path.address not in self._paths:
                 return
         if path.valid or path is self.primary:
-            path.next_probe = now + min(max(RETRY_S, 1.25 * (path.rtt_s or 0.0)), MAX_RETRY_S)
+            path.next_probe = now + question_pause_s(path)
         else:
-            path.next_probe = now + self._search_interval(path)
+            path.next_probe = now + search_pause_s(path, self.primary)
             if path.next_probe == NEVER:
                 return
             if path.heard is None and not path.is_relayed and not self._probe_pace.try_take(now):
@@ -530,20 +504,9 @@ class PathAgent:
         if not self._door_pace.try_take(now):
             door.next_probe = now + DENIED_S
             return
-        door.next_probe = now + DOOR_INTERVALS_S[min(door.tries, len(DOOR_INTERVALS_S) - 1)]
+        door.next_probe = now + door_pause_s(door)
         self._note_try(door, now)
         self._events.append(DoorDue(door.address))
-
-    def _search_interval(self, path: Path) -> float:
-        primary = self.primary
-        if primary is not None and not path.is_relayed and (primary.rank == BEST_RANK or path.rank > primary.rank):
-            return NEVER
-        if path.tries < len(PUNCH_INTERVALS_S):
-            return PUNCH_INTERVALS_S[path.tries]
-        if primary is None and path.tries < PATIENT_TRIES:
-            return PATIENT_INTERVAL_S
-        rested = path.tries - len(PUNCH_INTERVALS_S)
-        return SEARCH_INTERVALS_S[0 if primary is None else min(rested, len(SEARCH_INTERVALS_S) - 1)]
 
     def _send(self, path: Path, now: Instant, packet_bytes: int = 0) -> bytes:
         token = self._draw(TOKEN_BYTES)
@@ -582,8 +545,7 @@ class PathAgent:
         if self._is_sibling(path):
             return SPARE_INTERVAL_S
         spares = sum(1 for other in self._paths.values() if other.valid and other is not primary)
-        interval_s = RELAY_SPARE_INTERVAL_S if path.is_relayed else max(SPARE_INTERVAL_S, self._hole_interval_s())
-        return max(1, spares) * interval_s
+        return spare_pause_s(path, spares, self._hole_interval_s())
 
     def _lose(self, path: Path, now: Instant) -> None:
         path.valid = False

@@ -8,7 +8,8 @@ import random
 import pytest
 
 from fabric.core.machine import drain
-from fabric.core.path import MAX_PATHS, PATIENCE, PathAgent, PrimaryChanged, ProbeDue
+from fabric.core.path import MAX_PATHS, PathAgent, PrimaryChanged, ProbeDue
+from fabric.core.path_rhythm import PATIENCE
 from fabric.core.status import PathKind
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
 

@@ -9,12 +9,12 @@ import pytest
 from fabric.core.machine import drain
 from fabric.core.one_path import STREAM_LIMIT_BYTES, payload_limit
 from fabric.core.path import (
-    DOOR_DELAY_S,
     DoorDue,
     LinkForgotten,
     PathAgent,
     PrimaryChanged,
 )
+from fabric.core.path_rhythm import DOOR_DELAY_S
 from fabric.core.status import PathKind
 from fabric.wire.address import Address, Candidate, CandidateKind, Transport
 
