@@ -49,10 +49,6 @@ class Binding:
     is_vain: bool = False
     """The relay was asked, and gave no channel: refused it, or said nothing to the point."""
 
-    @property
-    def channel(self) -> Address | None:
-        return self.channels[0] if self.channels else None
-
     def rest(self) -> None:
         """No question is under way, and none is planned."""
         self.asked_on = self.cookie = None

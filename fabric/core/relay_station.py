@@ -180,8 +180,7 @@ class Station:
             self._lose(now)
         elif self._active is None:
             self._link.begin_opening(now)
-        if not up:
-            self._bindings.drop_channels(address)
+        self._bindings.drop_channels(address)
 
     def handle_moved(self, now: Instant) -> None:
         """The own network changed: the relay perhaps knows this end by another address, and other ways may open."""
@@ -193,9 +192,8 @@ class Station:
         if way is not None:
             standing = self._bindings.standing(way.address)
             self._upkeep.begin(tuple(standing), now, REFRESH_RETRIES_MOVED_S)
-            for binding in islice(
-                standing.values(), BINDS_AT_ONCE
-            ):  # most likely needed: doesn't wait for what the refresh brings
+            # Most likely needed: doesn't wait for what the refresh brings.
+            for binding in islice(standing.values(), BINDS_AT_ONCE):
                 self._pursue(binding, now)
 
     def handle_doubt(self, now: Instant) -> None:
