@@ -163,5 +163,16 @@ def settled(*peers: str) -> Scene:
     return scene
 
 
+def over_tls() -> Scene:
+    """UDP is blocked, and the TLS connection stands since now."""
+    scene = Scene()
+    scene.carries = no_udp
+    scene.granted("b.home")
+    scene.resolve()
+    scene.run(2.0)
+    scene.connect()
+    return scene
+
+
 def no_udp(relay: Address) -> bool:
     return relay.transport is not Transport.RELAY_UDP

@@ -29,7 +29,7 @@ from fabric.wire.relay import (
     encode_relay_message,
 )
 from fabric.wire.rendezvous import RelayPlace
-from tests.core.relay_scene import IPV4, PLACE, TLS, UDP, Scene, no_udp, settled
+from tests.core.relay_scene import IPV4, PLACE, TLS, UDP, Scene, no_udp, over_tls, settled
 
 VICTIM = "192.0.2.66"
 
@@ -142,12 +142,7 @@ def test_a_tls_relay_that_never_answers_is_connected_ever_more_rarely() -> None:
 
 
 def test_a_tls_relay_that_comes_and_goes_is_wanted_again_at_once() -> None:
-    scene = Scene()
-    scene.carries = no_udp
-    scene.granted("b.home")
-    scene.resolve()
-    scene.run(2.0)
-    scene.connect()
+    scene = over_tls()
     for _ in range(5):
         scene.run(1200.0)
         assert scene.way() == TLS

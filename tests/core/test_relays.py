@@ -34,7 +34,7 @@ from fabric.wire.relay import (
     encode_relay_message,
 )
 from fabric.wire.rendezvous import RelayPlace
-from tests.core.relay_scene import HALF_TRIP_S, IPV4, IPV6, PLACE, TLS, UDP, UDP6, Scene, no_udp, settled
+from tests.core.relay_scene import HALF_TRIP_S, IPV4, IPV6, PLACE, TLS, UDP, UDP6, Scene, no_udp, over_tls, settled
 
 SILENCE_S = sum(LOOKS_S)
 
@@ -126,12 +126,7 @@ def test_tls_is_wanted_after_a_silence_and_used_when_it_is_up() -> None:
 
 
 def test_udp_is_taken_when_it_answers_and_tls_let_go_a_minute_later() -> None:
-    scene = Scene()
-    scene.carries = no_udp
-    scene.granted("b.home")
-    scene.resolve()
-    scene.run(2.0)
-    scene.connect()
+    scene = over_tls()
     scene.run(100.0)
     assert scene.way() == TLS
     scene.carries = lambda relay: True
@@ -146,31 +141,21 @@ def test_udp_is_taken_when_it_answers_and_tls_let_go_a_minute_later() -> None:
 
 
 def test_a_channel_over_tls_that_still_stands_serves_when_udp_goes_again() -> None:
-    scene = Scene()
-    scene.carries = no_udp
-    scene.granted("b.home")
-    scene.resolve()
+    scene = over_tls()
     scene.run(2.0)
-    scene.connect()
-    scene.run(2.0)
-    over_tls = scene.channel()
+    first = scene.channel()
     scene.carries = lambda relay: True
     scene.until(lambda: scene.way() == UDP, 330.0)
     scene.carries = no_udp
     scene.until(lambda: scene.way() != UDP, 60.0)
     assert scene.ways() == [TLS]
     scene.run(10.0)
-    assert scene.channel() == over_tls, "bound again in the same way it is the same"
+    assert scene.channel() == first, "bound again in the same way it is the same"
     assert scene.ways() == [TLS]
 
 
 def test_a_peer_that_is_forgotten_has_no_channel_over_either_way() -> None:
-    scene = Scene()
-    scene.carries = no_udp
-    scene.granted("b.home")
-    scene.resolve()
-    scene.run(2.0)
-    scene.connect()
+    scene = over_tls()
     scene.run(2.0)
     scene.carries = lambda relay: True
     scene.until(lambda: scene.ways() == [UDP, TLS], 330.0)
@@ -179,12 +164,7 @@ def test_a_peer_that_is_forgotten_has_no_channel_over_either_way() -> None:
 
 
 def test_looks_over_udp_become_rare_while_tls_serves() -> None:
-    scene = Scene()
-    scene.carries = no_udp
-    scene.granted("b.home")
-    scene.resolve()
-    scene.run(2.0)
-    scene.connect()
+    scene = over_tls()
     scene.run(1800.0)
     since = scene.now
     scene.run(3600.0)
@@ -264,12 +244,7 @@ def test_a_name_that_does_not_resolve_is_left_to_a_proxy() -> None:
 
 
 def test_channels_go_with_the_tls_connection_and_come_back_with_the_next() -> None:
-    scene = Scene()
-    scene.carries = no_udp
-    scene.granted("b.home")
-    scene.resolve()
-    scene.run(2.0)
-    scene.connect()
+    scene = over_tls()
     scene.run(1.0)
     scene.relays.handle_relay_link(TLS, False, scene.now)
     scene.settle()
