@@ -18,7 +18,7 @@ from fabric.lab.overlay import await_connected, connect, start_all
 from fabric.lab.product import installed, until
 from fabric.lab.traffic import Pings
 from fabric.shell.exit_code import ExitCode
-from tests.custody.hardware import SoftTokens, SoftTpm, needs, why_no_token, why_no_tpm
+from tests.custody.hardware import SoftTokens, SoftTpm, needs, running_tpm, why_no_token, why_no_tpm
 
 ROTATES_S = 15.0
 """The authority certifies no two keys of one name within ten seconds."""
@@ -28,20 +28,14 @@ pytestmark = [pytest.mark.timeout(120), needs(why_no_tpm()), needs(why_no_token(
 
 @pytest.fixture(scope="module")
 def tpm(lab: Lab) -> Iterator[SoftTpm]:
-    yield from _running(SoftTpm(lab.directory / "t"))
+    with running_tpm(lab.directory / "t") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def other_tpm(lab: Lab) -> Iterator[SoftTpm]:
-    yield from _running(SoftTpm(lab.directory / "o"))
-
-
-def _running(tpm: SoftTpm) -> Iterator[SoftTpm]:
-    tpm.start()
-    try:
-        yield tpm
-    finally:
-        tpm.stop()
+    with running_tpm(lab.directory / "o") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

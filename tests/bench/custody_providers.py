@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from fabric.custody.providers import pkcs11, tpm2
 from fabric.custody.providers.passphrase import key_file, passphrase_file
 from tests.bench import report
 from tests.bench.variant import PUBLISHED, SCRATCH
-from tests.custody.hardware import SoftTokens, SoftTpm, why_no_token, why_no_tpm
+from tests.custody.hardware import SoftTokens, running_tpm, why_no_token, why_no_tpm
 
 STEM = "custody-providers"
 PAGE = Path("docs/security.md")
@@ -111,23 +111,13 @@ def _subjects(place: Path, options: argparse.Namespace, stack: ExitStack) -> Ite
     passphrase.write_text("correct horse battery staple\n")
     yield Subject("beside the data: key file", key_file(place), sign)
     yield Subject("beside the data: passphrase, or systemd credential", passphrase_file(passphrase), sign, True)
-    tcti = options.tcti or stack.enter_context(_soft_tpm(place))
+    tcti = options.tcti or stack.enter_context(running_tpm(place / "t")).tcti
     yield Subject("envelope: TPM 2.0" + ("" if options.tcti else " (swtpm)"), tpm2.Tpm2(tcti), sign)
     uri = options.token or _soft_token(place)
     token: Token = pkcs11.open_provider(uri, place)
     token.make_key()
     label = "never leaves: PKCS#11 token" + ("" if options.token else " (SoftHSM2)")
     yield Subject(label, token, lambda message: token.sign_raw(join(LABEL_HANDSHAKE_CLIENT, message)))
-
-
-@contextmanager
-def _soft_tpm(place: Path) -> Iterator[str]:
-    tpm = SoftTpm(place / "t")
-    tpm.start()
-    try:
-        yield tpm.tcti
-    finally:
-        tpm.stop()
 
 
 def _soft_token(place: Path) -> str:

@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,36 @@ def softhsm_library() -> Path | None:
     """Where Debian, and others, put it; None for nowhere."""
     places = [Path("/usr/lib/softhsm/libsofthsm2.so"), *Path("/usr/lib").glob("*/softhsm/libsofthsm2.so")]
     return next((place for place in places if place.exists()), None)
+
+
+@contextmanager
+def running_tpm(directory: Path | None = None) -> Iterator[SoftTpm]:
+    """A TPM that is on; one without a directory is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="tpm") as own:
+        made = SoftTpm(directory or Path(own) / "t")
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@contextmanager
+def loaded_tokens(directory: Path, *labels: str) -> Iterator[SoftTokens]:
+    """The tokens of this process: one library, so one set of them at a time."""
+    made = SoftTokens(directory)
+    made.make(*labels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTHSM2_CONF", str(made.settings))
+        yield made
+        end_library()
+
+
+def end_library() -> None:
+    """As a program that ends does; the next question of this process opens it anew, perhaps with other tokens."""
+    import pkcs11
+
+    pkcs11.lib(str(softhsm_library())).finalize()
 
 
 def _missing(library: str, program: str) -> str | None:

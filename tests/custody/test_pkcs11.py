@@ -15,7 +15,7 @@ from fabric.custody.provider import Rank, Token
 from fabric.custody.providers.pkcs11 import Pkcs11Token, open_provider
 from fabric.errors import AuthenticationError, ConfigurationError
 from fabric.identity.request import decode_request, make_request_with
-from tests.custody.hardware import PIN, SoftTokens, needs, softhsm_library, why_no_token
+from tests.custody.hardware import PIN, SoftTokens, loaded_tokens, needs, softhsm_library, why_no_token
 from tests.custody.unloadable import WHY, said_without
 
 pytestmark = needs(why_no_token())
@@ -27,19 +27,8 @@ NONCE = b"n" * 16
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftTokens]:
     """One library a process, so one set of tokens for all tests: each takes a key of its own name in it."""
-    made = SoftTokens(tmp_path_factory.mktemp("softhsm"))
-    made.make("first", "second", "guarded", "twin", "twin")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(made.settings))
+    with loaded_tokens(tmp_path_factory.mktemp("softhsm"), "first", "second", "guarded", "twin", "twin") as made:
         yield made
-        _finalize()
-
-
-def _finalize() -> None:
-    """Whoever loads the library next in this process brings tokens of his own."""
-    import pkcs11
-
-    pkcs11.lib(str(softhsm_library())).finalize()
 
 
 def _provider(tokens: SoftTokens, key: str, token: str = "first") -> Pkcs11Token:

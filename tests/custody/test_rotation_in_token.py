@@ -25,8 +25,8 @@ from fabric.errors import ConfigurationError, PolicyError
 from fabric.identity.request import decode_request
 from fabric.identity.rotation import open_rotation
 from fabric.shell.custody import Child, RemoteCustodian, open_custody
-from tests.custody.hardware import SoftTokens, needs, why_no_token
-from tests.custody.token_objects import PRIVATE, PUBLIC, end_library, labels, objects, powers_fail, require_one_pair
+from tests.custody.hardware import SoftTokens, end_library, loaded_tokens, needs, why_no_token
+from tests.custody.token_objects import PRIVATE, PUBLIC, labels, objects, powers_fail, require_one_pair
 
 pytestmark = needs(why_no_token())
 
@@ -37,12 +37,8 @@ HASHES = (b"t" * 32, b"c" * 32)
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftTokens]:
-    made = SoftTokens(tmp_path_factory.mktemp("softhsm"))
-    made.make("card", "other")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(made.settings))
+    with loaded_tokens(tmp_path_factory.mktemp("softhsm"), "card", "other") as made:
         yield made
-        end_library()
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from fabric.identity.rotation import leads, open_rotation
 from fabric.shell.keystore import Keystore
 from fabric.shell.papers import Network, load_papers, store_papers
 from fabric.shell.rotation import Rotation, load_statements, take_over_if_due
-from tests.custody.hardware import SoftTokens, needs, why_no_token
-from tests.custody.token_objects import end_library, objects, powers_fail, require_one_pair
+from tests.custody.hardware import SoftTokens, end_library, loaded_tokens, needs, why_no_token
+from tests.custody.token_objects import objects, powers_fail, require_one_pair
 from tests.identity.household import ADDRESSES, LIFE_S, NOW, START, Household
 
 pytestmark = needs(why_no_token())
@@ -37,12 +37,8 @@ HASHES = (b"t" * 32, b"c" * 32)
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftTokens]:
-    made = SoftTokens(tmp_path_factory.mktemp("softhsm"))
-    made.make("card")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(made.settings))
+    with loaded_tokens(tmp_path_factory.mktemp("softhsm"), "card") as made:
         yield made
-        end_library()
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 from fabric.custody.provider import Provider, Rank
 from fabric.custody.providers.tpm2 import DEVICE, Tpm2, open_provider
 from fabric.errors import ConfigurationError
-from tests.custody.hardware import SoftTpm, needs, why_no_tpm
+from tests.custody.hardware import SoftTpm, needs, running_tpm, why_no_tpm
 from tests.custody.unloadable import WHY, said_without
 
 pytestmark = needs(why_no_tpm())
@@ -27,20 +27,14 @@ def shelf() -> Iterator[Path]:
 
 @pytest.fixture
 def tpm(shelf: Path) -> Iterator[SoftTpm]:
-    yield from _running(SoftTpm(shelf / "1"))
+    with running_tpm(shelf / "1") as made:
+        yield made
 
 
 @pytest.fixture
 def other_tpm(shelf: Path) -> Iterator[SoftTpm]:
-    yield from _running(SoftTpm(shelf / "2"))
-
-
-def _running(tpm: SoftTpm) -> Iterator[SoftTpm]:
-    tpm.start()
-    try:
-        yield tpm
-    finally:
-        tpm.stop()
+    with running_tpm(shelf / "2") as made:
+        yield made
 
 
 def test_what_is_sealed_is_unsealed_here(tpm: SoftTpm) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,15 @@ from fabric.errors import ConfigurationError, PolicyError
 from fabric.identity.request import decode_request
 from fabric.shell.custody import Child, RemoteCustodian, open_custody
 from fabric.shell.exit_code import CommandError, ExitCode
-from tests.custody.hardware import SoftTokens, SoftTpm, needs, softhsm_library, why_no_token, why_no_tpm
+from tests.custody.hardware import (
+    SoftTokens,
+    SoftTpm,
+    loaded_tokens,
+    needs,
+    running_tpm,
+    why_no_token,
+    why_no_tpm,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -29,25 +36,14 @@ HASHES = (blake2b_256(b"transcript"), blake2b_256(b"certificates"))
 
 @pytest.fixture
 def tpm() -> Iterator[SoftTpm]:
-    with tempfile.TemporaryDirectory(prefix="tpm") as directory:
-        made = SoftTpm(Path(directory) / "t")
-        made.start()
-        try:
-            yield made
-        finally:
-            made.stop()
+    with running_tpm() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftTokens]:
-    import pkcs11
-
-    made = SoftTokens(tmp_path_factory.mktemp("softhsm"))
-    made.make("here", "there")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(made.settings))
+    with loaded_tokens(tmp_path_factory.mktemp("softhsm"), "here", "there") as made:
         yield made
-        pkcs11.lib(str(softhsm_library())).finalize()
 
 
 @pytest.fixture

@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fabric.shell.keystore import Keystore
-from tests.custody.hardware import PIN, softhsm_library
+from tests.custody.hardware import PIN, end_library, softhsm_library
 from tests.shell.test_durable import Kernel, PowerLoss
 
 if TYPE_CHECKING:
     import pkcs11
 
 PRIVATE, PUBLIC = "PRIVATE_KEY", "PUBLIC_KEY"
-
-
-def end_library() -> None:
-    """As a program that ends does; the next question of this process opens it anew."""
-    import pkcs11
-
-    pkcs11.lib(str(softhsm_library())).finalize()
 
 
 def writable_session() -> pkcs11.Session:

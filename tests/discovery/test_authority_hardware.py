@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Network
@@ -20,7 +19,15 @@ from fabric.errors import ConfigurationError
 from fabric.identity.authority import DAY_S
 from fabric.identity.trust import Trust
 from fabric.shell.exit_code import CommandError, ExitCode
-from tests.custody.hardware import SoftTokens, SoftTpm, needs, softhsm_library, why_no_token, why_no_tpm
+from tests.custody.hardware import (
+    SoftTokens,
+    SoftTpm,
+    loaded_tokens,
+    needs,
+    running_tpm,
+    why_no_token,
+    why_no_tpm,
+)
 
 NETWORK, ADDRESSES, OVERLAY = "home", ["discovery.example"], IPv4Network("100.64.0.0/24")
 
@@ -32,25 +39,14 @@ def unix() -> float:
 
 @pytest.fixture
 def tpm() -> Iterator[SoftTpm]:
-    with tempfile.TemporaryDirectory(prefix="tpm") as directory:
-        made = SoftTpm(Path(directory) / "t")
-        made.start()
-        try:
-            yield made
-        finally:
-            made.stop()
+    with running_tpm() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftTokens]:
-    import pkcs11
-
-    made = SoftTokens(tmp_path_factory.mktemp("softhsm"))
-    made.make("authority")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(made.settings))
+    with loaded_tokens(tmp_path_factory.mktemp("softhsm"), "authority") as made:
         yield made
-        pkcs11.lib(str(softhsm_library())).finalize()
 
 
 def _configure(directory: Path, custody: str) -> None:
@@ -109,17 +105,12 @@ def test_the_copied_state_of_a_service_signs_nothing_elsewhere(tpm: SoftTpm, tmp
     state = tmp_path / "state"
     _configure(state, f"tpm2:{tpm.tcti}")
     create_state(state, NETWORK, ADDRESSES, OVERLAY)
-    with tempfile.TemporaryDirectory(prefix="tpm") as directory:
-        other = SoftTpm(Path(directory) / "t")
-        other.start()
-        try:
-            line = (state / AUTHORITY_KEY_FILE).read_bytes().replace(tpm.tcti.encode(), other.tcti.encode(), 1)
-            (state / AUTHORITY_KEY_FILE).write_bytes(line)
-            _configure(state, f"tpm2:{other.tcti}")
-            with pytest.raises(ConfigurationError, match=r"authority\.key: it is sealed to another TPM"):
-                _seed(state)
-        finally:
-            other.stop()
+    with running_tpm() as other:
+        line = (state / AUTHORITY_KEY_FILE).read_bytes().replace(tpm.tcti.encode(), other.tcti.encode(), 1)
+        (state / AUTHORITY_KEY_FILE).write_bytes(line)
+        _configure(state, f"tpm2:{other.tcti}")
+        with pytest.raises(ConfigurationError, match=r"authority\.key: it is sealed to another TPM"):
+            _seed(state)
 
 
 @needs(why_no_token())

@@ -59,6 +59,18 @@ def until_noticed(world: World, victim: Endpoint, peer: Endpoint, within_s: floa
     return took
 
 
+def robbed(world: World, end: str) -> tuple[Endpoint, Endpoint, Endpoint]:
+    """Returns the victim, who has just come back, its peer and the thief, when all has been noticed."""
+    victim, peer = victim_of(met(world), end)
+    victim.kill()
+    thief = clone(world, victim)
+    thief.start()
+    until_used(world, thief, peer)
+    victim.start()
+    until_noticed(world, victim, peer, CONTACT_S)
+    return victim, peer, thief
+
+
 def run_until_moved_on(world: World, endpoint: Endpoint, since: Disk) -> None:
     """Until the endpoint holds another root than it did then: a session that is not used lives for minutes."""
 
@@ -423,13 +435,7 @@ def test_both_ends_set_back_alike_is_what_nobody_can_see(world: World) -> None:
 @pytest.mark.parametrize("end", ENDS)
 def test_a_reset_without_a_new_key_does_not_let_the_thief_stay_unnoticed(world: World, end: str) -> None:
     """Who was robbed is to revoke and to enrol anew; who only resets is robbed again, and told again."""
-    victim, peer = victim_of(met(world), end)
-    victim.kill()
-    thief = clone(world, victim)
-    thief.start()
-    until_used(world, thief, peer)
-    victim.start()
-    until_noticed(world, victim, peer, CONTACT_S)
+    victim, peer, thief = robbed(world, end)
     victim.kill()
     for endpoint, other in ((thief, peer), (peer, victim)):
         endpoint.reset_trust(other.name)
@@ -445,13 +451,7 @@ def test_a_reset_without_a_new_key_does_not_let_the_thief_stay_unnoticed(world: 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_a_revoked_thief_stays_out_and_the_robbed_one_is_back_under_a_new_key(world: World, end: str) -> None:
-    victim, peer = victim_of(met(world), end)
-    victim.kill()
-    thief = clone(world, victim)
-    thief.start()
-    until_used(world, thief, peer)
-    victim.start()
-    until_noticed(world, victim, peer, CONTACT_S)
+    victim, peer, thief = robbed(world, end)
     world.revoke(victim)
     victim.kill()
     peer.reset_trust(victim.name, key=True)
